@@ -1,0 +1,1 @@
+"""What the supervisor and its workers must agree on; nothing here imports either side."""

@@ -1,0 +1,95 @@
+"""The worker spec: the one document that tells a worker process what it is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SPEC_VERSION = 1
+
+SPEC_FD_VARIABLE = "DRUMD_SPEC_FD"
+"""Environment variable that names the fd on which a worker finds its spec."""
+
+INSTANCE_VARIABLE = "DRUMD_INSTANCE"
+"""Environment variable that marks every process of one supervisor; the warden kills by it.
+
+Its value is `INSTANCE` for the supervisor's own helpers and `INSTANCE/POOL/ATTEMPT` for a worker
+and whatever that worker forks, so that one worker's strays can be told from another's.
+"""
+
+RuntimeName = Literal["auto", "uvicorn", "gunicorn", "flask"]
+"""What serves inside a worker. `auto` is settled by the worker, which looks at the loaded app."""
+
+
+class SpecError(Exception):
+    """cannot read the worker spec."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFds:
+    """The fds that a worker inherits, by number."""
+
+    control: int
+    """SOCK_SEQPACKET, one message a packet (`drumd.wire.messages`)."""
+    scoreboard: int
+    """The memfd with every lease's record (`drumd.wire.scoreboard`)."""
+    stacks: int
+    """Write end of a pipe: faulthandler writes the stacks of all threads here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """What one worker is to be. Durations are in seconds, sizes in bytes."""
+
+    pool: str
+    slot: int
+    generation: int
+    attempt: int
+    lease: int
+    supervisor_pid: int
+    """The parent that the worker must have; another one means that the supervisor is gone."""
+    app: str
+    """`module:attribute`; the attribute may be dotted."""
+    app_dir: str
+    """Put first on `sys.path`, and the worker's working directory. Absolute, symlinks resolved."""
+    runtime: RuntimeName
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options passed through to the servers: `{"uvicorn": {...}, "gunicorn": {...}}`."""
+    threads: int
+    """Requests that a thread-based runtime (gthread) serves at once."""
+    backlog: int
+    """What every `listen()` must say, since the last one counts for all sharers of a socket."""
+    keepalive: float
+    """How long an idle HTTP connection stays open."""
+    grace_period: float
+    """How long the worker may drain before the supervisor ends it."""
+    linger: float
+    """How long a drain leaves idle keep-alive connections open before it closes them."""
+    beat_interval: float = 0.25
+    access_log: bool = False
+    metrics_dir: str | None = None
+    """Directory of prometheus_client's multiprocess files; None: the app's metrics stay its own."""
+    cgroup_procs: str | None = None
+    """A `cgroup.procs` file that the worker joins before it imports the app."""
+    fds: WorkerFds
+    version: int = SPEC_VERSION
+
+    def encode(self) -> bytes:
+        """Return the spec as one JSON document."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, document: bytes) -> "WorkerSpec":
+        """Read a spec back; raise `SpecError` when it is of another version or malformed."""
+        try:
+            fields = json.loads(document)
+            version = fields.get("version")
+            if version != SPEC_VERSION:
+                raise SpecError(
+                    f"cannot read the worker spec: version {version!r}, this worker reads "
+                    f"{SPEC_VERSION}; install the same drumd for supervisor and workers"
+                )
+            fields["fds"] = WorkerFds(**fields["fds"])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SpecError(f"cannot read the worker spec: {error}") from error
