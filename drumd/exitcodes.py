@@ -1,4 +1,4 @@
-"""Exit codes of `drumd` and `drumctl`: an interface that units, scripts and orchestrators rely on."""
+"""Exit codes of `drumd` and `drumctl`: an interface for units and scripts."""
 
 from enum import IntEnum
 

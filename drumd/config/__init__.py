@@ -1,1 +1,1 @@
-
+"""What is wanted: settings, their sources, and the problems in them."""

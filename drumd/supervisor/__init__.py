@@ -1,1 +1,1 @@
-
+"""What happens: the daemon's inside."""

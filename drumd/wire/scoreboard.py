@@ -94,7 +94,7 @@ class Record:
         return max(0, self.started - self.finished)
 
 
-_SCALARS = len(fields(Record)) - 1
+_SCALARS = tuple(field.name for field in fields(Record))[:-1]
 
 
 class Scoreboard:
@@ -146,7 +146,8 @@ class Scoreboard:
         """Return what `lease`'s record says now."""
         base = self.base(lease)
         values = self.cells[base : base + Cell.DURATIONS + _DURATION_CELLS].tolist()
-        return Record(*values[:_SCALARS], durations=tuple(values[Cell.DURATIONS :]))
+        scalars = dict(zip(_SCALARS, values, strict=False))
+        return Record(**scalars, durations=tuple(values[Cell.DURATIONS :]))
 
     def clear(self, lease: int) -> None:
         """Zero `lease`'s record: before a new worker gets it, never while one writes it."""

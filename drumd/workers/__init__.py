@@ -1,1 +1,1 @@
-
+"""What serves: the worker's entry, its runtimes and instruments."""

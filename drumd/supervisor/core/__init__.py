@@ -1,1 +1,1 @@
-
+"""The decisions, pure: states and events in, states, actions and reasons out."""

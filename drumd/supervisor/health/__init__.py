@@ -1,1 +1,1 @@
-
+"""Health: what the scoreboard's heartbeats and requests say of a worker."""

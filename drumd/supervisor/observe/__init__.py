@@ -1,1 +1,1 @@
-
+"""Observation: journal, logs, metrics, and what systemd is told."""

@@ -1,1 +1,1 @@
-
+"""Listening sockets: binding, steering, and the depth of their queues."""
