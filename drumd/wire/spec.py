@@ -1,6 +1,7 @@
 """The worker spec: the one document that tells a worker process what it is."""
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,12 @@ INSTANCE_VARIABLE = "DRUMD_INSTANCE"
 
 Its value is `INSTANCE` for the supervisor's own helpers and `INSTANCE/POOL/ATTEMPT` for a worker
 and whatever that worker forks, so that one worker's strays can be told from another's.
+"""
+
+STACKS_SIGNAL = signal.SIGRTMIN + 5
+"""Makes a worker write the stacks of all its threads to its stacks pipe, stuck or not, and live on.
+
+A real-time signal, since servers and apps use SIGUSR1, SIGUSR2 and SIGABRT for their own ends.
 """
 
 RuntimeName = Literal["auto", "uvicorn", "gunicorn", "flask"]

@@ -1,0 +1,72 @@
+"""The worker's end of its control socket."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from drumd.wire.messages import (
+    MAX_LISTENERS,
+    MAX_PACKET,
+    SupervisorMessage,
+    WorkerMessage,
+    decode,
+    encode,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message, and the fds that came with it (listeners, in the order of `Accept.listeners`)."""
+
+    message: SupervisorMessage
+    fds: list[int] = field(default_factory=list)
+
+
+class Control:
+    """Non-blocking ends of a conversation: a runtime polls `fileno` in its own loop.
+
+    Nothing here waits for the supervisor: a message that does not fit its buffer is dropped, which
+    takes hundreds of unread ones.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.setblocking(False)
+        self.gone = False
+        """True once the supervisor's end is closed: it died, or let go of this worker."""
+
+    def fileno(self) -> int:
+        """Return the fd to poll for reading."""
+        return self._sock.fileno()
+
+    def send(self, message: WorkerMessage) -> None:
+        """Tell the supervisor; never wait, never raise. Safe from any thread."""
+        try:
+            self._sock.send(encode(message))
+        except BlockingIOError:
+            return
+        except OSError:
+            self.gone = True
+
+    def receive(self) -> Iterator[Received]:
+        """Yield what is there now; sets `gone` at the end of the conversation."""
+        while not self.gone:
+            try:
+                packet, fds, _flags, _peer = socket.recv_fds(
+                    self._sock, MAX_PACKET, MAX_LISTENERS, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError:  # ECONNRESET: it died with messages of ours unread
+                self.gone = True
+                return
+            if not packet:
+                self.gone = True
+                return
+            message = decode(packet)
+            if isinstance(message, SupervisorMessage):
+                yield Received(message, fds)
+            else:
+                for fd in fds:
+                    os.close(fd)
