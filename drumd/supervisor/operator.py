@@ -1,0 +1,93 @@
+"""What the admin API may ask of the daemon: the border between the two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from drumd.supervisor.observe.journal import Journal
+from drumd.supervisor.observe.snapshot import Snapshot
+
+
+class OperationKind(StrEnum):
+    """What an operator may have done to a pool."""
+
+    RESTART = "restart"
+    STOP = "stop"
+    START = "start"
+    SCALE = "scale"
+
+
+class OperationState(StrEnum):
+    """Where an operation is in its life; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing that an operator asked of one pool, as the operator sees it."""
+
+    id: str
+    pool: str
+    kind: OperationKind
+    state: OperationState
+    reason: str
+    """In words: what it waits for, how far it is, or how it ended."""
+    slot: int | None = None
+    """The one slot that a restart is for."""
+    size: int | None = None
+    """The size that a scale is to."""
+    progress: tuple[int, int] = (0, 0)
+    """Steps done, of how many."""
+    requested_by: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+class UnknownNameError(Exception):
+    """cannot find that name. The message says what names there are."""
+
+
+class RefusedError(Exception):
+    """cannot do that now. The message says why and what to do instead."""
+
+
+class Operator(Protocol):
+    """The daemon as its admin API sees it. All calls are on the loop and return at once."""
+
+    @property
+    def journal(self) -> Journal:
+        """The ordered record of events."""
+
+    def status(self) -> dict[str, Any]:
+        """Return the document of `drumctl status --json` (docs/design.md, §9)."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the numbers behind `/metrics`."""
+
+    def submit(
+        self, kind: OperationKind, pool: str, *, slot: int | None, size: int | None, by: str
+    ) -> Operation:
+        """Queue an operation; raise `UnknownNameError` or `RefusedError`."""
+
+    def operation(self, operation_id: str) -> Operation:
+        """Return an operation (the last 200 are kept); raise `UnknownNameError`."""
+
+    async def wait(self, operation_id: str, timeout: float) -> Operation:  # noqa: ASYNC109 - the API's own long poll
+        """Return the operation once its state or progress changed, or after `timeout` seconds."""
+
+    def cancel(self, operation_id: str, *, by: str) -> Operation:
+        """Cancel what has not taken effect; raise `UnknownNameError` or `RefusedError`."""
+
+    def shutdown(self, *, by: str) -> None:
+        """Stop the daemon gracefully, as SIGTERM does."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Say whether every pool that should serve does, and which does not and why."""
