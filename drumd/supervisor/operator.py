@@ -2,30 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
+from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import Snapshot
-
-
-class OperationKind(StrEnum):
-    """What an operator may have done to a pool."""
-
-    RESTART = "restart"
-    STOP = "stop"
-    START = "start"
-    SCALE = "scale"
-
-
-class OperationState(StrEnum):
-    """Where an operation is in its life; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})

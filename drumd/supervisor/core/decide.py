@@ -1,0 +1,122 @@
+"""`decide`: a pool, an event and a moment in; a pool, actions and facts out. No I/O, no clock."""
+
+from dataclasses import dataclass, replace
+
+from drumd.exitcodes import DaemonExit
+from drumd.supervisor.core import ending, lifecycle, operations, slots
+from drumd.supervisor.core.actions import Action, EndDaemon
+from drumd.supervisor.core.draft import Draft, Moment
+from drumd.supervisor.core.events import (
+    Began,
+    Cancelled,
+    DeadlinePassed,
+    Event,
+    ShutdownRequested,
+    Submitted,
+    TimePassed,
+    WorkerEvent,
+)
+from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.core.model import (
+    Cause,
+    Operation,
+    Pool,
+    PoolState,
+    SlotState,
+    WorkerState,
+)
+from drumd.supervisor.core.views import pool_reason, pool_state, wanted_slots
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from an event: the new pool, what to do in order, and what to tell."""
+
+    pool: Pool
+    actions: tuple[Action, ...]
+    facts: tuple[Fact, ...]
+    finished: tuple[Operation, ...]
+    """Operations that ended by this event."""
+
+
+def decide(pool: Pool, event: Event, moment: Moment) -> Decision:
+    """Return what follows from `event`; the same arguments give the same answer."""
+    draft = Draft(pool=pool, now=moment.at, chance=moment.chance)
+    _take_in(draft, event)
+    # One event may let an operation go on, which may empty or open slots, and so on.
+    operations.advance(draft)
+    slots.fill_empty(draft)
+    operations.drop_spare_slots(draft)
+    _judge(draft, before=pool)
+    return Decision(draft.pool, tuple(draft.actions), tuple(draft.facts), tuple(draft.finished))
+
+
+def _take_in(draft: Draft, event: Event) -> None:
+    match event:
+        case WorkerEvent():
+            lifecycle.apply(draft, event)
+        case TimePassed():
+            _look_at_deadlines(draft)
+        case Began():
+            operations.start_pool(draft, "drumd started")
+        case Submitted(operation=operation):
+            operations.submit(draft, operation)
+        case Cancelled(operation_id=operation_id, by=by):
+            operations.cancel(draft, operation_id, by)
+        case ShutdownRequested():
+            _shut_down(draft, event)
+
+
+def _look_at_deadlines(draft: Draft) -> None:
+    for worker in list(draft.pool.workers.values()):
+        if worker.deadline is not None and worker.deadline <= draft.now:
+            lifecycle.apply(draft, DeadlinePassed(attempt=worker.attempt))
+    for slot in wanted_slots(draft.pool):
+        due = slot.retry_at is not None and slot.retry_at <= draft.now
+        if due and draft.wanted(slot):
+            slots.retry(draft, slot)
+
+
+def _shut_down(draft: Draft, event: ShutdownRequested) -> None:
+    operations.cancel_all(draft, "drumd stops")
+    draft.change(closing=True)
+    operations.stop_pool(draft, Cause.SHUTDOWN, event.reason)
+    if not event.at_once:
+        return
+    for worker in list(draft.pool.workers.values()):
+        if worker.state is not WorkerState.KILLING:
+            ending.kill(draft, replace(worker, cause=Cause.SHUTDOWN), event.reason)
+
+
+def _judge(draft: Draft, *, before: Pool) -> None:
+    """Tell when the pool as a whole has changed; end the daemon when it is lost."""
+    pool = draft.pool
+    state, former = pool_state(pool), pool_state(before)
+    if state is not former and state in _TOLD:
+        draft.tell(_TOLD[state], pool_reason(pool))
+    if pool.closing or not pool.up:
+        return
+    failed = [slot for slot in wanted_slots(pool) if slot.state is SlotState.FAILED]
+    known = {slot.number for slot in before.slots if slot.state is SlotState.FAILED}
+    if not failed or {slot.number for slot in failed} <= known:
+        return
+    lost = len(failed) == pool.size
+    exhausted = pool.policy.exit_on_exhausted
+    if not (exhausted or (lost and pool.policy.essential)):
+        return
+    worst = failed[-1]
+    if pool.was_ready:
+        what = "has no slot left" if lost else f"has lost slot {worst.number}"
+        reason = f"pool {pool.name} {what}: {worst.reason}"
+        draft.tell(Happened.POOL_LOST, reason)
+        draft.act(EndDaemon(code=DaemonExit.POOL_LOST, reason=reason))
+    else:
+        reason = f"pool {pool.name} never became ready: {worst.reason}"
+        draft.tell(Happened.POOL_LOST, reason)
+        draft.act(EndDaemon(code=DaemonExit.START_FAILED, reason=reason))
+
+
+_TOLD = {
+    PoolState.READY: Happened.POOL_READY,
+    PoolState.DEGRADED: Happened.POOL_DEGRADED,
+}

@@ -1,0 +1,88 @@
+"""How a worker is ended: drained when it has requests, then led down a ladder to SIGKILL."""
+
+from dataclasses import replace
+
+from drumd.supervisor.core.actions import Drain, DumpStacks, Kill, Terminate
+from drumd.supervisor.core.draft import Draft
+from drumd.supervisor.core.facts import Happened
+from drumd.supervisor.core.model import Cause, Rung, Worker, WorkerState
+
+GRACEFUL = (Rung.TERMINATE, Rung.KILL)
+STUCK = (Rung.STACKS, Rung.TERMINATE, Rung.KILL)
+
+STACKS_PATIENCE = 0.5
+"""Seconds for writing stacks before SIGTERM, which would otherwise win the race."""
+START_PATIENCE = 0.25
+"""Seconds between SIGTERM and SIGKILL for a worker that has no requests yet."""
+KILL_PATIENCE = 5.0
+"""Seconds after which SIGKILL is sent again, and said to be without effect."""
+
+
+def retire(draft: Draft, worker: Worker, cause: Cause, reason: str) -> None:
+    """Have a worker go in the gentlest way that its state allows."""
+    if worker.state is WorkerState.READY:
+        drain(draft, worker, cause, reason)
+    elif worker.state is WorkerState.STARTING:
+        descend(draft, replace(worker, cause=cause, ladder=GRACEFUL), reason)
+
+
+def drain(
+    draft: Draft, worker: Worker, cause: Cause, reason: str, *, tell_worker: bool = True
+) -> None:
+    """Let a worker finish what it has, for the grace period."""
+    policy = draft.pool.policy
+    deadline = draft.now + policy.grace_period
+    worker = draft.transition(
+        worker,
+        WorkerState.DRAINING,
+        reason,
+        deadline=deadline,
+        event=Happened.WORKER_DRAINING,
+        cause=cause,
+        ladder=GRACEFUL,
+        stalled=False,
+    )
+    if tell_worker:
+        draft.act(
+            Drain(
+                attempt=worker.attempt,
+                deadline=deadline,
+                linger=min(policy.linger, policy.grace_period),
+            )
+        )
+
+
+def descend(draft: Draft, worker: Worker, reason: str) -> None:
+    """Take the next rung of a worker's ladder."""
+    rung, *rest = worker.ladder or (Rung.KILL,)
+    worker = replace(worker, ladder=tuple(rest), stalled=False)
+    if rung is Rung.KILL:
+        kill(draft, worker, reason)
+        return
+    if rung is Rung.STACKS:
+        patience = STACKS_PATIENCE
+    elif worker.ready_at is None:
+        patience = START_PATIENCE
+    else:
+        patience = draft.pool.policy.stop_timeout
+    draft.transition(
+        worker,
+        WorkerState.STOPPING,
+        reason,
+        deadline=draft.now + patience,
+        event=Happened.WORKER_STOPPING,
+    )
+    action = DumpStacks if rung is Rung.STACKS else Terminate
+    draft.act(action(attempt=worker.attempt))
+
+
+def kill(draft: Draft, worker: Worker, reason: str) -> None:
+    """Send SIGKILL, and be back to see whether it helped."""
+    draft.transition(
+        replace(worker, ladder=()),
+        WorkerState.KILLING,
+        reason,
+        deadline=draft.now + KILL_PATIENCE,
+        event=Happened.WORKER_KILLING,
+    )
+    draft.act(Kill(attempt=worker.attempt))

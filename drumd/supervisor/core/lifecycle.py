@@ -1,0 +1,288 @@
+"""A worker's life as a table: every pair of state and event is decided here, by name.
+
+docs/states.md shows the same table; `EXITED` stands for attempts that are gone, whose late
+messages and timers change nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core.draft import Draft
+from drumd.supervisor.core.events import (
+    BecameReady,
+    BeganLeaving,
+    DeadlinePassed,
+    Drained,
+    Exited,
+    Hung,
+    LostContact,
+    Recovered,
+    ReportedFailure,
+    SpawnFailed,
+    Stalled,
+    WorkerEvent,
+)
+from drumd.supervisor.core.facts import Happened
+from drumd.supervisor.core.model import Cause, Rung, Worker, WorkerState
+
+Handler = Callable[[Draft, Worker, WorkerEvent], None]
+
+S, R, D, T, K, X = WorkerState
+
+
+def apply(draft: Draft, event: WorkerEvent) -> None:
+    """Carry out what the table says."""
+    worker = draft.worker(event.attempt)
+    if worker is None:
+        return  # row EXITED: the attempt is over
+    TABLE[worker.state, type(event)](draft, worker, event)
+
+
+def ignore(_draft: Draft, _worker: Worker, _event: WorkerEvent) -> None:
+    """Nothing follows: the event is late, or adds nothing to what is known."""
+
+
+# --- starting -----------------------------------------------------------------------------------
+
+
+def become_ready(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It serves from now on; as a successor it takes the slot, and the incumbent drains."""
+    took = draft.now - worker.spawned_at
+    worker = draft.transition(
+        worker,
+        WorkerState.READY,
+        f"ready after {took:.2f} s",
+        deadline=None,
+        event=Happened.WORKER_READY,
+        ready_at=draft.now,
+    )
+    draft.change(was_ready=True)
+    slot = draft.slot(worker.slot)
+    if slot is None or slot.successor != worker.attempt:
+        return
+    before = None if slot.incumbent is None else draft.worker(slot.incumbent)
+    draft.put_slot(replace(slot, incumbent=worker.attempt, successor=None, since=draft.now))
+    if before is not None:
+        ending.retire(draft, before, Cause.OPERATOR, f"replaced by attempt {worker.attempt}")
+
+
+def fail_spawn(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """There was no process: as if it had exited at once."""
+    assert isinstance(event, SpawnFailed)
+    _gone(draft, worker, Cause.FAILED_START, event.error, answered=False)
+
+
+def time_out_start(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It took too long to get ready: its stacks tell where it is, then it goes."""
+    if worker.failure:
+        end_failed(draft, worker, _event)
+        return
+    limit = draft.pool.policy.start_timeout
+    reason = f"not ready within start_timeout ({limit:g} s)"
+    draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
+    ending.descend(draft, replace(worker, cause=Cause.START_TIMEOUT, ladder=ending.STUCK), reason)
+
+
+# --- ready --------------------------------------------------------------------------------------
+
+
+def note_stall(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """It gets no new connections; a sibling adopts its queue (see `views`)."""
+    assert isinstance(event, Stalled)
+    why = "busy with requests" if event.busy else "without a request in flight"
+    reason = f"heartbeat late by {event.late:.1f} s, {why}"
+    worker = draft.put(replace(worker, stalled=True, reason=reason))
+    draft.tell(Happened.WORKER_STALLED, reason, worker=worker)
+
+
+def note_recovery(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It serves as before."""
+    if worker.stalled:
+        worker = draft.put(replace(worker, stalled=False, reason="heartbeat is back"))
+        draft.tell(Happened.WORKER_RECOVERED, worker.reason, worker=worker)
+
+
+def end_hung(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """Its stacks first, so that somebody can find out why; then it goes."""
+    assert isinstance(event, Hung)
+    draft.tell(Happened.WORKER_HUNG, event.why, worker=worker)
+    ending.descend(
+        draft, replace(worker, cause=Cause.HUNG, ladder=ending.STUCK), f"hung: {event.why}"
+    )
+
+
+def let_leave(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """Somebody told it to go: it drains, and the slot gets another one without waiting for it."""
+    assert isinstance(event, BeganLeaving)
+    reason = f"got {event.signal} from elsewhere"
+    ending.drain(draft, worker, Cause.SIGNALLED, reason, tell_worker=False)
+    draft.vacate(worker)
+    slot = draft.slot(worker.slot)
+    if slot is not None and slot.incumbent is None and slot.successor is None:
+        draft.put_slot(replace(slot, reason=f"replaces a worker that {reason}"))
+
+
+# --- ending -------------------------------------------------------------------------------------
+
+
+def lose_contact(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It cannot be told anything any more, nor tell: it is of no use."""
+    reason = "closed its control socket, but lives on"
+    draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
+    cause = Cause.FAILED_START if worker.ready_at is None else Cause.CRASH
+    ending.descend(draft, replace(worker, cause=cause, ladder=ending.GRACEFUL), reason)
+
+
+def note_failure(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """Keep what it says for the reason of its exit, which has to follow soon."""
+    assert isinstance(event, ReportedFailure)
+    soon = draft.now + draft.pool.policy.stop_timeout
+    deadline = soon if worker.deadline is None else min(worker.deadline, soon)
+    worker = draft.put(replace(worker, failure=event.error, deadline=deadline))
+    draft.tell(Happened.WORKER_FAILED, event.error, worker=worker)
+
+
+def expect_exit(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It is drained, so its exit has to follow soon."""
+    assert worker.deadline is not None
+    soon = draft.now + draft.pool.policy.stop_timeout
+    draft.put(replace(worker, deadline=min(worker.deadline, soon)))
+
+
+def end_late(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """Its patience is over: the next rung."""
+    if worker.state is WorkerState.DRAINING:
+        reason = "did not finish within its grace period"
+    elif worker.ladder[:1] == (Rung.TERMINATE,):
+        reason = worker.reason
+    else:
+        reason = f"{worker.reason}; SIGTERM had no effect"
+    ending.descend(draft, worker, reason)
+
+
+def end_failed(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It said that it cannot go on, and yet did not exit."""
+    ending.descend(
+        draft,
+        replace(worker, cause=Cause.CRASH, ladder=ending.GRACEFUL),
+        f"did not exit after: {worker.failure}",
+    )
+
+
+def kill_again(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """SIGKILL works at once, but for a process that the kernel itself holds (state D)."""
+    ending.kill(draft, worker, "SIGKILL had no effect yet; the kernel may hold it in a system call")
+
+
+def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """A failed start, unless somebody killed it."""
+    assert isinstance(event, Exited)
+    cause = Cause.SIGNALLED if event.foreign_signal else Cause.FAILED_START
+    reason = f"{event.description} before it was ready"
+    if worker.failure:
+        reason = f"{worker.failure} ({event.description})"
+    _gone(draft, worker, cause, reason, answered=False)
+
+
+def exit_ready(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """A crash, whatever the exit code says: drumd did not ask for it."""
+    assert isinstance(event, Exited)
+    cause = Cause.SIGNALLED if event.foreign_signal else Cause.CRASH
+    reason = f"{event.description} while it served"
+    if worker.failure:
+        reason = f"{worker.failure} ({event.description})"
+    _gone(draft, worker, cause, reason, answered=event.answered)
+
+
+def exit_expected(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """It went as it was told to, or as it had to."""
+    assert isinstance(event, Exited)
+    reason = f"{worker.reason}; {event.description}"
+    _gone(draft, worker, worker.cause or Cause.CRASH, reason, answered=event.answered)
+
+
+def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
+    draft.tell(
+        Happened.WORKER_EXITED,
+        reason,
+        worker=worker,
+        cause=cause.value,
+        lived=round(draft.now - worker.spawned_at, 3),
+    )
+    slot = draft.slot(worker.slot)
+    draft.forget(worker)
+    if slot is None or worker.attempt not in (slot.incumbent, slot.successor):
+        return  # it had handed its slot on before
+    slots.settle(draft, worker, cause, reason, answered=answered)
+
+
+TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
+    # An event's row, then what each state makes of it.
+    (S, SpawnFailed): fail_spawn,
+    (R, SpawnFailed): ignore,
+    (D, SpawnFailed): ignore,
+    (T, SpawnFailed): fail_spawn,
+    (K, SpawnFailed): fail_spawn,
+    (X, SpawnFailed): ignore,
+    (S, BecameReady): become_ready,
+    (R, BecameReady): ignore,
+    (D, BecameReady): ignore,
+    (T, BecameReady): ignore,
+    (K, BecameReady): ignore,
+    (X, BecameReady): ignore,
+    (S, ReportedFailure): note_failure,
+    (R, ReportedFailure): note_failure,
+    (D, ReportedFailure): note_failure,
+    (T, ReportedFailure): ignore,
+    (K, ReportedFailure): ignore,
+    (X, ReportedFailure): ignore,
+    (S, BeganLeaving): ignore,
+    (R, BeganLeaving): let_leave,
+    (D, BeganLeaving): ignore,
+    (T, BeganLeaving): ignore,
+    (K, BeganLeaving): ignore,
+    (X, BeganLeaving): ignore,
+    (S, Drained): ignore,
+    (R, Drained): ignore,
+    (D, Drained): expect_exit,
+    (T, Drained): ignore,
+    (K, Drained): ignore,
+    (X, Drained): ignore,
+    (S, LostContact): lose_contact,
+    (R, LostContact): lose_contact,
+    (D, LostContact): ignore,
+    (T, LostContact): ignore,
+    (K, LostContact): ignore,
+    (X, LostContact): ignore,
+    (S, Stalled): ignore,
+    (R, Stalled): note_stall,
+    (D, Stalled): ignore,
+    (T, Stalled): ignore,
+    (K, Stalled): ignore,
+    (X, Stalled): ignore,
+    (S, Recovered): ignore,
+    (R, Recovered): note_recovery,
+    (D, Recovered): ignore,
+    (T, Recovered): ignore,
+    (K, Recovered): ignore,
+    (X, Recovered): ignore,
+    (S, Hung): ignore,
+    (R, Hung): end_hung,
+    (D, Hung): ignore,
+    (T, Hung): ignore,
+    (K, Hung): ignore,
+    (X, Hung): ignore,
+    (S, DeadlinePassed): time_out_start,
+    (R, DeadlinePassed): end_failed,
+    (D, DeadlinePassed): end_late,
+    (T, DeadlinePassed): end_late,
+    (K, DeadlinePassed): kill_again,
+    (X, DeadlinePassed): ignore,
+    (S, Exited): exit_starting,
+    (R, Exited): exit_ready,
+    (D, Exited): exit_expected,
+    (T, Exited): exit_expected,
+    (K, Exited): exit_expected,
+    (X, Exited): ignore,
+}

@@ -1,0 +1,264 @@
+"""Operations: what operators ask of a pool, one at a time, as state that each event carries on."""
+
+from dataclasses import replace
+
+from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core.draft import Draft
+from drumd.supervisor.core.facts import Happened
+from drumd.supervisor.core.model import (
+    Cause,
+    Operation,
+    OperationKind,
+    OperationState,
+    Slot,
+    SlotState,
+    WorkerState,
+)
+from drumd.supervisor.core.views import serves, wanted_slots
+
+MAX_SURGE = 1
+"""Workers above the pool's size that a restart may have at a time, draining ones included."""
+
+_FINISHED = {
+    OperationState.DONE: Happened.OPERATION_DONE,
+    OperationState.FAILED: Happened.OPERATION_FAILED,
+    OperationState.CANCELLED: Happened.OPERATION_CANCELLED,
+}
+
+
+def submit(draft: Draft, operation: Operation) -> None:
+    """Put an operation at the end of the queue."""
+    draft.change(operations=(*draft.pool.operations, operation))
+    _tell(draft, Happened.OPERATION_QUEUED, operation)
+
+
+def cancel(draft: Draft, operation_id: str, by: str) -> None:
+    """Take an operation back; of a running one, what is done stays done."""
+    for operation in draft.pool.operations:
+        if operation.id == operation_id:
+            _finish(draft, operation, OperationState.CANCELLED, f"cancelled by {by}")
+            _abandon(draft, operation)
+
+
+def cancel_all(draft: Draft, reason: str) -> None:
+    """Take all operations back."""
+    for operation in draft.pool.operations:
+        _finish(draft, operation, OperationState.CANCELLED, reason)
+
+
+def advance(draft: Draft) -> None:
+    """Begin the first operation if it waits, and carry it on as far as it goes now."""
+    while draft.pool.operations and not draft.pool.closing:
+        operation = draft.pool.operations[0]
+        if operation.state is OperationState.QUEUED:
+            operation = _begin(draft, operation)
+        match operation.kind:
+            case OperationKind.RESTART:
+                _carry_on_restart(draft, operation)
+            case OperationKind.STOP:
+                _carry_on_stop(draft, operation)
+            case OperationKind.START | OperationKind.SCALE:
+                _await_ready(draft, operation)
+        if draft.pool.operations and draft.pool.operations[0].id == operation.id:
+            return  # it goes on with a later event
+
+
+# --- beginnings ---------------------------------------------------------------------------------
+
+
+def _begin(draft: Draft, operation: Operation) -> Operation:
+    operation = _put(draft, replace(operation, state=OperationState.RUNNING, reason="running"))
+    _tell(draft, Happened.OPERATION_STARTED, operation)
+    match operation.kind:
+        case OperationKind.RESTART:
+            return _begin_restart(draft, operation)
+        case OperationKind.STOP:
+            stop_pool(draft, Cause.OPERATOR, "the pool is stopped by an operator")
+        case OperationKind.START:
+            start_pool(draft, "the pool is started by an operator")
+        case OperationKind.SCALE:
+            assert operation.size is not None
+            scale_pool(draft, operation.size)
+    return operation
+
+
+def start_pool(draft: Draft, reason: str) -> None:
+    """Want the pool up, and forget what its slots have failed at."""
+    draft.change(up=True)
+    _make_slots(draft, reason)
+    for slot in wanted_slots(draft.pool):
+        slots.pardon(draft, slot, reason)
+    draft.tell(Happened.POOL_STARTED, reason)
+
+
+def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
+    """Want the pool down, and let its workers go."""
+    draft.change(up=False)
+    for slot in draft.pool.slots:
+        slots.pardon(draft, slot, reason)
+    for worker in list(draft.pool.workers.values()):
+        ending.retire(draft, worker, cause, reason)
+
+
+def scale_pool(draft: Draft, size: int) -> None:
+    """Want another size; what is above it goes."""
+    before = draft.pool.size
+    draft.change(size=size)
+    reason = f"the pool is scaled from {before} to {size}"
+    draft.tell(Happened.POOL_SCALED, reason, size=size)
+    _make_slots(draft, reason)
+    for slot in draft.pool.slots[size:]:
+        slots.pardon(draft, slot, reason)
+    for worker in list(draft.pool.workers.values()):
+        if worker.slot >= size:
+            ending.retire(draft, worker, Cause.OPERATOR, reason)
+
+
+def drop_spare_slots(draft: Draft) -> None:
+    """Forget slots above the pool's size that have no workers any more."""
+    while len(draft.pool.slots) > draft.pool.size:
+        last = draft.pool.slots[-1]
+        if any(worker.slot == last.number for worker in draft.pool.workers.values()):
+            return
+        draft.change(slots=draft.pool.slots[:-1])
+        draft.tell(Happened.SLOT_RETIRED, last.reason, slot=last)
+
+
+def _make_slots(draft: Draft, reason: str) -> None:
+    missing = range(len(draft.pool.slots), draft.pool.size)
+    draft.change(
+        slots=(
+            *draft.pool.slots,
+            *(Slot(number=number, since=draft.now, reason=reason) for number in missing),
+        )
+    )
+
+
+# --- restart ------------------------------------------------------------------------------------
+
+
+def _targets(draft: Draft, operation: Operation) -> list[Slot]:
+    return [slot for slot in wanted_slots(draft.pool) if operation.slot in (None, slot.number)]
+
+
+def _begin_restart(draft: Draft, operation: Operation) -> Operation:
+    reason = "restarted by an operator"
+    targets = _targets(draft, operation)
+    old = frozenset(slot.incumbent for slot in targets if slot.incumbent is not None)
+    for slot in targets:
+        slots.pardon(draft, slot, reason)
+        worker = None if slot.incumbent is None else draft.worker(slot.incumbent)
+        if worker is not None and worker.state is WorkerState.STARTING:
+            ending.retire(draft, worker, Cause.OPERATOR, reason)  # no requests: no need of two
+    return _put(draft, replace(operation, old=old, progress=(0, len(targets))))
+
+
+def _carry_on_restart(draft: Draft, operation: Operation) -> None:
+    targets = _targets(draft, operation)
+    if not draft.pool.up or not targets:
+        _finish(draft, operation, OperationState.FAILED, "the pool or the slot is gone meanwhile")
+        return
+    done = [s for s in targets if serves(draft.pool, s) and s.incumbent not in operation.old]
+    leaving = operation.old & draft.pool.workers.keys()
+    progress = (len(done), len(targets))
+    if len(done) == len(targets) and not leaving:
+        operation = replace(operation, progress=progress)
+        _finish(draft, operation, OperationState.DONE, f"{len(done)} of {len(targets)} restarted")
+        return
+    operation = _put(
+        draft,
+        replace(
+            operation,
+            progress=progress,
+            reason=f"{progress[0]} of {progress[1]} restarted, {len(leaving)} still to go",
+        ),
+    )
+    broken = next((s for s in targets if _broken(draft, operation, s)), None)
+    if broken is not None:
+        _finish(draft, operation, OperationState.FAILED, f"slot {broken.number}: {broken.reason}")
+        return
+    waiting = [s for s in targets if s.incumbent in operation.old and s.successor is None]
+    surge = len(draft.pool.workers) - draft.pool.size
+    if waiting and surge < MAX_SURGE and serves(draft.pool, waiting[0]):
+        worker = slots.fill(draft, waiting[0], "restarted by an operator", succeed=True)
+        _put(
+            draft,
+            replace(operation, successor=worker.attempt, successor_slot=worker.slot),
+        )
+
+
+def _broken(draft: Draft, operation: Operation, slot: Slot) -> bool:
+    if slot.state is SlotState.FAILED:
+        return True
+    return (
+        operation.successor is not None
+        and operation.successor not in draft.pool.workers
+        and slot.incumbent in operation.old
+        and slot.number == operation.successor_slot
+    )
+
+
+# --- the others ---------------------------------------------------------------------------------
+
+
+def _carry_on_stop(draft: Draft, operation: Operation) -> None:
+    left = len(draft.pool.workers)
+    if left:
+        _put(draft, replace(operation, reason=f"{left} workers still to go"))
+        return
+    draft.tell(Happened.POOL_STOPPED, "the pool is stopped by an operator")
+    _finish(draft, operation, OperationState.DONE, "stopped")
+
+
+def _await_ready(draft: Draft, operation: Operation) -> None:
+    pool = draft.pool
+    targets = wanted_slots(pool) if pool.up else ()
+    ready = [slot for slot in targets if serves(pool, slot)]
+    leaving = [worker for worker in pool.workers.values() if worker.slot >= pool.size]
+    operation = _put(
+        draft,
+        replace(
+            operation,
+            progress=(len(ready), len(targets)),
+            reason=f"{len(ready)} of {len(targets)} ready, {len(leaving)} still to go",
+        ),
+    )
+    failed = next((slot for slot in targets if slot.state is SlotState.FAILED), None)
+    if failed is not None:
+        _finish(draft, operation, OperationState.FAILED, f"slot {failed.number}: {failed.reason}")
+    elif len(ready) == len(targets) and not leaving:
+        _finish(draft, operation, OperationState.DONE, f"{len(ready)} of {len(targets)} ready")
+
+
+def _abandon(draft: Draft, operation: Operation) -> None:
+    """Let go of the new worker of a cancelled restart; the one that it was to replace serves on."""
+    worker = None if operation.successor is None else draft.worker(operation.successor)
+    if worker is not None and worker.state is WorkerState.STARTING:
+        ending.retire(draft, worker, Cause.OPERATOR, "its restart was cancelled")
+
+
+def _put(draft: Draft, operation: Operation) -> Operation:
+    draft.change(
+        operations=tuple(
+            operation if known.id == operation.id else known for known in draft.pool.operations
+        )
+    )
+    return operation
+
+
+def _finish(draft: Draft, operation: Operation, state: OperationState, reason: str) -> None:
+    operation = replace(operation, state=state, reason=reason)
+    draft.change(
+        operations=tuple(known for known in draft.pool.operations if known.id != operation.id)
+    )
+    draft.finished.append(operation)
+    _tell(draft, _FINISHED[state], operation)
+
+
+def _tell(draft: Draft, event: Happened, operation: Operation) -> None:
+    what = operation.kind.value
+    if operation.slot is not None:
+        what += f" slot {operation.slot}"
+    if operation.size is not None:
+        what += f" to {operation.size}"
+    draft.tell(event, f"{what}: {operation.reason}", operation=operation.id, by=operation.by)
