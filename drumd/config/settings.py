@@ -1,20 +1,95 @@
 """The settings: what `drumd.toml`, the environment and the flags may say, with defaults.
 
-The models are frozen: what was loaded stays as it was said. Every description here is shown by
-`drumd check` and in the docs, so it is written for operators.
+The models are frozen: what was loaded stays as it was said. Every description here is shown in
+docs/configuration.md, so it is written for operators.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drumd.config.quantities import ByteSize, Seconds
+from drumd.wire.address import parse_address
 
 RuntimeChoice = Literal["auto", "uvicorn", "gunicorn", "flask"]
 BalanceChoice = Literal["auto", "shared", "per-slot"]
 
+MAX_WORKERS = 256
+"""Workers of one pool; far above what one machine serves with, and a typing error is caught."""
+
+POOL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+"""Names appear in metrics, paths, environment variables and `POOL/SLOT`."""
+
+_IDENTIFIER = r"[^\W\d]\w*"
+_APP = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*")
+
+
+def _whole_number(value: object) -> object:
+    """Refuse what pydantic would turn into a whole number: `true`, and 2.0."""
+    if isinstance(value, (bool, float)):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic collects ValueError
+    return value
+
+
+def _worker_count(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        count = int(value) if isinstance(value, str) else value
+    except ValueError:
+        count = None
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_WORKERS:
+        raise ValueError(f'must be a whole number from 1 to {MAX_WORKERS}, or "auto"')
+    return count
+
+
+def _app(text: str) -> str:
+    if _APP.fullmatch(text):
+        return text
+    raise ValueError(f"must name the app as module:attribute{_app_advice(text)}")
+
+
+def _app_advice(text: str) -> str:
+    module, colon, attribute = text.partition(":")
+    if attribute.endswith(")"):
+        return "; calls are not made: give the module an object, such as app = create_app()"
+    if "/" in module or module.endswith(".py"):
+        directory, _, name = module.rpartition("/")
+        directory_hint = f', with app_dir = "{directory}"' if directory else ""
+        return f", such as {name.removesuffix('.py')}:{attribute or 'app'}{directory_hint}"
+    if not colon and module:
+        return f", such as {module}:app"
+    return ", such as main:app"
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _address(text: str) -> str:
+    """Return the address in the one form that compares."""
+    return str(parse_address(text))
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _pool_name(name: str) -> str:
+    if not POOL_NAME.fullmatch(name):
+        raise ValueError(
+            "cannot be a pool's name; write small letters, digits, - and _, first a letter"
+        )
+    return name
+
+
 Duration = Annotated[float, Seconds()]
 Size = Annotated[int, ByteSize()]
+Count = Annotated[int, BeforeValidator(_whole_number)]
+Bind = Annotated[str, AfterValidator(_address)]
+PoolName = Annotated[str, AfterValidator(_pool_name)]
 
 
 class _Section(BaseModel):
@@ -25,83 +100,93 @@ class Health(_Section):
     """When a worker is held to be stalled, and when to be hung (docs/design.md, §7)."""
 
     stall_after: Duration = Field(
-        1.0, gt=0, description="a heartbeat later than this: no new connections for the worker"
+        default=1.0, gt=0, description="a heartbeat later than this: no new connections for the worker"
     )
     hang_timeout: Duration = Field(
-        30.0, gt=0, description="a heartbeat later than this, and no request in flight: replaced"
+        default=30.0, gt=0, description="a heartbeat later than this, and no request in flight: replaced"
     )
     request_timeout: Duration = Field(
-        120.0, gt=0, description="a late worker with a request older than this is replaced"
+        default=120.0, gt=0, description="a late worker with a request older than this is replaced"
     )
 
 
 class Restart(_Section):
     """What follows crashes."""
 
-    intensity: int = Field(
-        4, ge=0, description="more crashes than this within `period` fail the slot"
+    intensity: Count = Field(
+        default=4, ge=0, description="more crashes than this within `period` fail the slot"
     )
-    period: Duration = Field(60.0, gt=0, description="the time in which crashes are counted")
-    backoff_initial: Duration = Field(0.1, gt=0, description="cap of the first wait (full jitter)")
-    backoff_max: Duration = Field(30.0, gt=0, description="cap of all waits; each one doubles")
+    period: Duration = Field(default=60.0, gt=0, description="the time in which crashes are counted")
+    backoff_initial: Duration = Field(default=0.1, gt=0, description="cap of the first wait (full jitter)")
+    backoff_max: Duration = Field(default=30.0, gt=0, description="cap of all waits; each one doubles")
     stable_after: Duration = Field(
-        10.0, gt=0, description="a worker that served this long clears its slot's record"
+        default=10.0, gt=0, description="a worker that served this long clears its slot's record"
     )
-    retry_after: Duration = Field(300.0, gt=0, description="how often a failed slot is tried again")
+    retry_after: Duration = Field(default=300.0, gt=0, description="how often a failed slot is tried again")
     on_exhausted: Literal["degrade", "exit"] = Field(
-        "degrade", description="a slot that fails: go on without it, or end drumd with exit 4"
+        default="degrade", description="a slot that fails: go on without it, or end drumd with exit 4"
     )
 
 
 class PoolSettings(_Section):
     """A named set of identical workers."""
 
-    app: str = Field(description="the app, as module:attribute")
-    app_dir: str = Field(".", description="the directory that the app is imported from")
-    runtime: RuntimeChoice = Field(
-        "auto", description="what serves: uvicorn, gunicorn, flask (development), or by the app"
+    app: Annotated[str, AfterValidator(_app)] = Field(description="the app, as module:attribute")
+    app_dir: str = Field(
+        default=".", min_length=1, description="the directory that the app is imported from"
     )
-    workers: int | Literal["auto"] = Field(
-        1, description="how many workers; auto: by the CPUs that this process may really use"
+    runtime: RuntimeChoice = Field(
+        default="auto", description="what serves: uvicorn, gunicorn, flask (development), or by the app"
+    )
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = Field(
+        default=1,
+        description=f"how many workers, 1 to {MAX_WORKERS}; "
+        "auto: by the CPUs that this process may really use",
     )
     worker_memory: Size | None = Field(
-        None, description="what one worker needs; caps `workers = \"auto\"` by the memory limit"
+        default=None, gt=0, description='what one worker needs; caps `workers = "auto"` by the memory limit'
     )
-    threads: int = Field(4, ge=1, le=1024, description="requests that a gthread worker serves at once")
-    bind: tuple[str, ...] = Field(
-        ("127.0.0.1:8000",),
+    threads: Count = Field(
+        default=4, ge=1, le=1024, description="requests that a gthread worker serves at once"
+    )
+    bind: Annotated[tuple[Bind, ...], BeforeValidator(_one_or_many)] = Field(
+        default=("127.0.0.1:8000",),
         min_length=1,
         description="addresses: host:port, [v6]:port, unix:PATH, fd://N or fd://NAME",
     )
-    backlog: int = Field(2048, ge=1, le=65535, description="length of each accept queue")
+    backlog: Count = Field(default=2048, ge=1, le=65535, description="length of each accept queue")
     balance: BalanceChoice = Field(
-        "auto",
+        default="auto",
         description="shared: workers pull from one queue; per-slot: connections are pushed evenly",
     )
     keepalive: Duration = Field(
-        75.0, ge=0, description="how long an idle HTTP connection stays open; above the proxies' 60 s"
+        default=75.0,
+        ge=0,
+        description="how long an idle HTTP connection stays open; above the proxies' 60 s",
     )
-    essential: bool = Field(True, description="drumd ends when this pool has no slot left")
-    environment: dict[str, str] = Field(
-        default_factory=dict, description="environment variables for the workers"
-    )
-    access_log: bool = Field(False, description="log each request")
+    essential: bool = Field(default=True, description="drumd ends when this pool has no slot left")
+    access_log: bool = Field(default=False, description="log each request")
     app_metrics: bool = Field(
-        True, description="aggregate the apps' own prometheus_client metrics over the workers"
+        default=True, description="aggregate the apps' own prometheus_client metrics over the workers"
     )
-    start_timeout: Duration = Field(60.0, gt=0, description="how long a worker may take to get ready")
-    grace_period: Duration = Field(25.0, ge=0, description="how long a worker may drain")
+    start_timeout: Duration = Field(
+        default=60.0, gt=0, description="how long a worker may take to get ready"
+    )
+    grace_period: Duration = Field(default=25.0, ge=0, description="how long a worker may drain")
     linger: Duration = Field(
-        2.0, ge=0, description="how long a drain keeps idle connections open for one more request"
+        default=2.0, ge=0, description="how long a drain keeps idle connections open for one more request"
     )
-    stop_timeout: Duration = Field(3.0, gt=0, description="time between SIGTERM and SIGKILL")
-    health: Health = Field(default_factory=Health)
-    restart: Restart = Field(default_factory=Restart)
+    stop_timeout: Duration = Field(default=3.0, gt=0, description="time between SIGTERM and SIGKILL")
+    health: Health = Field(default=Health(), description="when a worker is stalled, and when hung")
+    restart: Restart = Field(default=Restart(), description="what follows crashes")
+    environment: dict[str, str] = Field(
+       default= default_factory=dict, description="environment variables for the workers"
+    )
     uvicorn: dict[str, Any] = Field(
-        default_factory=dict, description="options of uvicorn.Config, passed through"
+       default= default_factory=dict, description="options of uvicorn.Config, passed through"
     )
     gunicorn: dict[str, Any] = Field(
-        default_factory=dict, description="settings of gunicorn, passed through"
+       default= default_factory=dict, description="settings of gunicorn, passed through"
     )
 
 
@@ -109,23 +194,44 @@ class SupervisorSettings(_Section):
     """The daemon itself."""
 
     admin_socket: str | None = Field(
-        None, description="path of the admin socket; by default a directory of this user's"
+        default=None,
+        min_length=1,
+        description="path of the admin socket; by default a directory of this user's",
     )
     admin_group: str | None = Field(
-        None, description="a group whose members may operate drumd, besides root and its own user"
+        default=None,
+        min_length=1,
+        description="a group whose members may operate drumd, besides root and its own user",
     )
-    admin_bind: str | None = Field(
-        None, description="host:port for /metrics, /livez and /readyz, read-only"
+    admin_bind: Bind | None = Field(
+        default=None, description="host:port for /metrics, /livez and /readyz, read-only"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
+        Field(default="info", description="the least important events that are logged")
+    )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto: console on a terminal, JSON elsewhere"
+        default="auto", description="auto: console on a terminal, JSON elsewhere"
     )
-    journal_size: int = Field(1000, ge=10, le=100_000, description="events that are kept")
+    journal_size: Count = Field(default=1000, ge=10, le=100_000, description="events that are kept")
 
 
-class Settings(_Section):
-    """Everything that drumd is told."""
+class Settings(BaseSettings):
+    """Everything that drumd is told; `drumd.config.loading` reads it from its sources."""
 
-    supervisor: SupervisorSettings = Field(default_factory=SupervisorSettings)
-    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    supervisor: SupervisorSettings = Field(default=SupervisorSettings(), description="the daemon itself")
+    pools: dict[PoolName, PoolSettings] = Field(
+       default= default_factory=dict, description="named sets of identical workers"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but what is passed in: pydantic-settings' own environment is not ours."""
+        return (init_settings,)

@@ -1,0 +1,303 @@
+"""The tables `[pools.x.uvicorn]` and `[pools.x.gunicorn]`, checked by those servers themselves.
+
+The servers are imported only when their table says something. What would fight the supervisor is
+refused with the key to use in its place. Written against uvicorn 0.54 and gunicorn 27.0.
+"""
+
+import importlib.util
+import inspect
+import json
+import logging
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from drumd.config.explain import explain_type, must_be_one_of
+from drumd.config.layers import KeyPath
+from drumd.config.problems import nearest
+from drumd.config.rules import Finding
+from drumd.config.secrets import redact
+from drumd.config.settings import PoolSettings
+
+WORKER_CLASSES = ("sync", "gthread", "gevent", "asgi")
+"""gunicorn's worker classes that drumd can run."""
+
+Options = dict[str, Any]
+
+_TLS_FILES = frozenset(
+    {"ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "certfile", "keyfile", "ca_certs"}
+)
+
+_RELOAD = "drumd replaces workers by `drumctl restart`, and never watches files in production"
+_RECYCLE = "this version of drumd does not replace workers by their requests"
+_ROOT = "leave the user to what starts drumd, such as User= and Group= of systemd"
+_OWN_CHANNEL = "drumd talks to its workers over a socket of its own, and needs no file"
+_IN_SUPERVISOR = "hooks are not run; do this in the app itself"
+_LOGGING = "set up logging in the app; drumd collects what it writes"
+
+
+def _use(key: str) -> str:
+    return f"set `{key}` of the pool"
+
+
+_REFUSED_BY_UVICORN = {
+    "app": _use("app"),
+    "app_dir": _use("app_dir"),
+    "host": _use("bind"),
+    "port": _use("bind"),
+    "uds": _use("bind"),
+    "fd": _use("bind"),
+    "workers": _use("workers"),
+    "backlog": _use("backlog"),
+    "env_file": _use("environment"),
+    "access_log": _use("access_log"),
+    "timeout_keep_alive": _use("keepalive"),
+    "timeout_graceful_shutdown": _use("grace_period"),
+    "timeout_worker_healthcheck": _use("health.hang_timeout"),
+    "callback_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
+    "timeout_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
+    "limit_max_requests": _RECYCLE,
+    "limit_max_requests_jitter": _RECYCLE,
+    "log_config": _LOGGING,
+    "reload": _RELOAD,
+    "reload_dirs": _RELOAD,
+    "reload_delay": _RELOAD,
+    "reload_includes": _RELOAD,
+    "reload_excludes": _RELOAD,
+    "ssl_context_factory": "name files by ssl_certfile and ssl_keyfile",
+}
+
+_REFUSED_BY_GUNICORN = {
+    "bind": _use("bind"),
+    "reuse_port": _use("balance"),
+    "workers": _use("workers"),
+    "threads": _use("threads"),
+    "backlog": _use("backlog"),
+    "keepalive": _use("keepalive"),
+    "timeout": _use("health.request_timeout"),
+    "graceful_timeout": _use("grace_period"),
+    "chdir": _use("app_dir"),
+    "pythonpath": _use("app_dir"),
+    "wsgi_app": _use("app"),
+    "raw_env": _use("environment"),
+    "accesslog": _use("access_log"),
+    "preload_app": "this version of drumd imports the app in each worker",
+    "max_requests": _RECYCLE,
+    "max_requests_jitter": _RECYCLE,
+    "reload": _RELOAD,
+    "reload_engine": _RELOAD,
+    "reload_extra_files": _RELOAD,
+    "daemon": "drumd stays in the foreground; let systemd or the container run it",
+    "pidfile": "drumd writes none; systemd and `drumctl status` know the pid",
+    "worker_tmp_dir": _OWN_CHANNEL,
+    "control_socket": _OWN_CHANNEL,
+    "control_socket_mode": _OWN_CHANNEL,
+    "control_socket_disable": _OWN_CHANNEL,
+    "user": _ROOT,
+    "group": _ROOT,
+    "initgroups": _ROOT,
+    "umask": "leave it to what starts drumd, such as UMask= of systemd",
+    "config": "write its settings into this table",
+    "check_config": "run `drumd check`",
+    "print_config": "run `drumd check`",
+    "paste": _use("app"),
+    "raw_paste_global_conf": _use("app"),
+    "spew": "trace the app from within",
+    "logconfig": _LOGGING,
+    "logconfig_dict": _LOGGING,
+    "logconfig_json": _LOGGING,
+    "capture_output": "drumd collects what workers write in any case",
+    "enable_stdio_inheritance": "drumd collects what workers write in any case",
+}
+
+
+def check_options(pool_name: str, pool: PoolSettings) -> tuple[dict[str, Options], list[Finding]]:
+    """Return both tables as their servers read them, and what is wrong in them."""
+    options: dict[str, Options] = {}
+    findings: list[Finding] = []
+    for server, table, refused, check in (
+        ("uvicorn", pool.uvicorn, _REFUSED_BY_UVICORN, _check_uvicorn),
+        ("gunicorn", pool.gunicorn, _REFUSED_BY_GUNICORN, _check_gunicorn),
+    ):
+        path = ("pools", pool_name, server)
+        good, bad = _checked_by(check, path, table, refused) if table else ({}, [])
+        options[server] = good
+        findings += [*bad, *_missing_files(path, good, pool.app_dir)]
+    return options, findings
+
+
+_Check = Callable[[KeyPath, Options], tuple[Options, list[Finding]]]
+
+
+def _checked_by(
+    check: _Check, path: KeyPath, table: Options, refused: Mapping[str, str]
+) -> tuple[Options, list[Finding]]:
+    findings = []
+    rest = {}
+    for key, value in table.items():
+        if key in refused:
+            message, suggestion = f"cannot be passed to {path[-1]}", refused[key]
+        elif not _is_json(value):
+            message, suggestion = "cannot travel to a worker", "write strings, numbers or lists"
+        else:
+            rest[key] = value
+            continue
+        findings.append(
+            Finding(path=(*path, key), value=value, message=message, suggestion=suggestion)
+        )
+    good, bad = check(path, rest)
+    return good, [*findings, *bad]
+
+
+def _missing_files(path: KeyPath, table: Options, app_dir: str) -> Iterator[Finding]:
+    """Yield TLS files that are not there; workers would only find out when they start."""
+    for key in sorted(_TLS_FILES & set(table)):
+        file = Path(app_dir, str(table[key]))
+        if table[key] is not None and not file.is_file():
+            yield Finding(
+                path=(*path, key),
+                value=table[key],
+                message="there is no such file",
+                suggestion=f"relative paths are taken from app_dir, {app_dir}",
+            )
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _unknown(path: KeyPath, key: str, value: object, known: set[str], server: str) -> Finding:
+    meant = nearest(key, known)
+    return Finding(
+        path=(*path, key),
+        value=value,
+        message=f"is no option of {server}",
+        suggestion=f"did you mean {meant}?" if meant else "",
+    )
+
+
+def _check_uvicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding]]:
+    from uvicorn import Config  # noqa: PLC0415 - half a second that most configs don't need
+
+    types = typing.get_type_hints(Config.__init__)
+    known = set(inspect.signature(Config.__init__).parameters) - {"self"}
+    good: Options = {}
+    findings = []
+    for key, value in table.items():
+        if key not in known:
+            passable = known - set(_REFUSED_BY_UVICORN)
+            findings.append(_unknown(path, key, value, passable, "uvicorn"))
+            continue
+        message, suggestion = _refuse_name(key, value)
+        if message:
+            findings.append(
+                Finding(path=(*path, key), value=value, message=message, suggestion=suggestion)
+            )
+            continue
+        try:
+            adapter = TypeAdapter[Any](types[key], config=ConfigDict(arbitrary_types_allowed=True))
+            read = adapter.validate_python(value)
+            with _logging_left_alone():
+                Config("unknown:app", log_config=None, workers=1, **{key: read})
+        except ValidationError as error:
+            message, suggestion = explain_type(error.errors(include_url=False)[0])
+        except Exception as error:  # noqa: BLE001 - whatever uvicorn says about its own option
+            message, suggestion = _refusal("uvicorn", (*path, key), value, error), ""
+        else:
+            good[key] = json.loads(json.dumps(read))
+            continue
+        findings.append(
+            Finding(path=(*path, key), value=value, message=message, suggestion=suggestion)
+        )
+    return good, findings
+
+
+def _refuse_name(key: str, value: object) -> tuple[str, str]:
+    """Refuse a name that uvicorn would only miss when it serves, or by a bare KeyError."""
+    from uvicorn import config  # noqa: PLC0415 - see above
+
+    by_key: dict[str, Collection[str]] = {
+        "http": config.HTTP_PROTOCOLS,
+        "ws": config.WS_PROTOCOLS,
+        "loop": config.LOOP_FACTORIES,
+        "log_level": config.LOG_LEVELS,
+    }
+    names = by_key.get(key)
+    if names is None or not isinstance(value, str) or value.lower() in names:
+        return "", ""
+    if ":" in value and key != "log_level":  # an implementation, as module:attribute
+        return "", ""
+    return must_be_one_of(value, names)
+
+
+def _refusal(server: str, path: KeyPath, value: object, error: Exception) -> str:
+    """Return what the server says, unless it may repeat a secret."""
+    if redact(path, value) != value:
+        return f"{server} refuses it"
+    return f"{server} refuses it: {error}"
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Undo what `uvicorn.Config` does to the loggers, even with `log_config=None`."""
+    loggers = [logging.getLogger(f"uvicorn.{name}") for name in ("error", "access", "asgi")]
+    before = [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers = handlers
+            logger.propagate = propagate
+
+
+def _check_gunicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding]]:
+    from gunicorn.config import Config  # noqa: PLC0415 - most configs don't need it
+
+    config = Config()
+    hooks = {name for name, setting in config.settings.items() if callable(setting.default)}
+    known = set(config.settings)
+    good: Options = {}
+    findings = []
+    for key, value in table.items():
+        message, suggestion = "", ""
+        if key not in known:
+            passable = known - hooks - set(_REFUSED_BY_GUNICORN)
+            findings.append(_unknown(path, key, value, passable, "gunicorn"))
+            continue
+        if key in hooks or key.startswith("dirty_"):
+            # Reading a hook would import it, and with it the user's code, into the supervisor.
+            message, suggestion = "cannot be passed to gunicorn", _IN_SUPERVISOR
+        elif key == "worker_class":
+            message, suggestion = _refuse_worker_class(value)
+        else:
+            try:
+                config.set(key, value)
+            except Exception as error:  # noqa: BLE001 - whatever gunicorn says about its own
+                message = _refusal("gunicorn", (*path, key), value, error)
+        if message:
+            findings.append(
+                Finding(path=(*path, key), value=value, message=message, suggestion=suggestion)
+            )
+        else:
+            good[key] = value
+    return good, findings
+
+
+def _refuse_worker_class(name: object) -> tuple[str, str]:
+    """Return what is wrong with a worker class, and what to do; empty when it is fine."""
+    if name not in WORKER_CLASSES:
+        if isinstance(name, str) and "uvicorn" in name.lower():
+            return "is a runtime of its own", 'set runtime = "uvicorn" of the pool'
+        return must_be_one_of(name, WORKER_CLASSES)
+    if name == "gevent" and importlib.util.find_spec("gevent") is None:
+        return "needs gevent, which is not installed", "pip install 'drumd[gevent]'"
+    return "", ""

@@ -1,0 +1,155 @@
+"""Rules that look at more than one key, or at the machine."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drumd.config.layers import KeyPath
+from drumd.config.problems import ABSENT
+from drumd.config.quantities import format_duration
+from drumd.config.settings import PoolSettings, Settings
+from drumd.wire.address import TcpAddress, parse_address
+
+_ALL_INTERFACES = frozenset({"0.0.0.0", "::"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a rule found: a problem without its origin, its value not yet redacted."""
+
+    path: KeyPath
+    value: Any = ABSENT
+    message: str
+    suggestion: str = ""
+    with_paths: tuple[KeyPath, ...] = ()
+    """Further keys that it rests on."""
+
+
+def errors(settings: Settings) -> Iterator[Finding]:
+    """Yield what cannot work."""
+    if not settings.pools:
+        yield Finding(
+            path=("pools",),
+            message="there is no pool, so there is nothing to serve",
+            suggestion='write [pools.web] with app = "main:app", or use: drumd serve main:app',
+        )
+    for name, pool in settings.pools.items():
+        path = ("pools", name)
+        if not Path(pool.app_dir).is_dir():
+            yield Finding(
+                path=(*path, "app_dir"),
+                value=pool.app_dir,
+                message="there is no such directory",
+                suggestion="name the directory that the app is imported from",
+            )
+        yield from _order(path, pool)
+    yield from _shared_binds(settings)
+
+
+def _order(path: KeyPath, pool: PoolSettings) -> Iterator[Finding]:
+    """Yield the durations that must not be shorter than others."""
+    restart, health = pool.restart, pool.health
+    if restart.backoff_max < restart.backoff_initial:
+        yield _too_short(
+            (*path, "restart", "backoff_max"),
+            restart.backoff_max,
+            (*path, "restart", "backoff_initial"),
+            restart.backoff_initial,
+        )
+    if health.hang_timeout < health.stall_after:
+        yield _too_short(
+            (*path, "health", "hang_timeout"),
+            health.hang_timeout,
+            (*path, "health", "stall_after"),
+            health.stall_after,
+        )
+    if health.request_timeout < health.stall_after:
+        yield _too_short(
+            (*path, "health", "request_timeout"),
+            health.request_timeout,
+            (*path, "health", "stall_after"),
+            health.stall_after,
+        )
+
+
+def _too_short(path: KeyPath, value: float, other: KeyPath, least: float) -> Finding:
+    return Finding(
+        path=path,
+        value=format_duration(value),
+        message=f"must be at least {other[-1]}, which is {format_duration(least)}",
+        with_paths=(other,),
+    )
+
+
+def _shared_binds(settings: Settings) -> Iterator[Finding]:
+    """Yield addresses that are wanted twice, by two pools, by one, or by the admin."""
+    wanted: list[tuple[KeyPath, str]] = []
+    if settings.supervisor.admin_bind is not None:
+        wanted.append((("supervisor", "admin_bind"), settings.supervisor.admin_bind))
+    for name, pool in settings.pools.items():
+        wanted += [(("pools", name, "bind"), bind) for bind in pool.bind]
+    for at, (path, bind) in enumerate(wanted):
+        for first_path, first in wanted[:at]:
+            if not _collide(first, bind):
+                continue
+            within = first_path == path
+            yield Finding(
+                path=path,
+                value=bind,
+                message=f"collides with {first} of "
+                + ("this list" if within else _dotted(first_path)),
+                suggestion="leave one out" if within else f"give {path[1]} an address of its own",
+                with_paths=(first_path,),
+            )
+            break
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(path)
+
+
+def _collide(one: str, other: str) -> bool:
+    """Tell whether two addresses cannot both be bound: the same, or one on all interfaces.
+
+    v4 and v6 never collide, since v6 sockets are V6ONLY, and for port 0 the kernel picks free ones.
+    """
+    first, second = parse_address(one), parse_address(other)
+    if not isinstance(first, TcpAddress) or not isinstance(second, TcpAddress):
+        return first == second
+    if first.port != second.port or first.port == 0 or (":" in first.host) != (":" in second.host):
+        return False
+    return first.host == second.host or not {first.host, second.host}.isdisjoint(_ALL_INTERFACES)
+
+
+def warnings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what works, and is probably not meant."""
+    for name, pool in settings.pools.items():
+        path = ("pools", name)
+        if pool.linger > pool.grace_period:
+            yield Finding(
+                path=(*path, "linger"),
+                value=format_duration(pool.linger),
+                message=f"ends with grace_period, after {format_duration(pool.grace_period)}",
+                suggestion="raise grace_period or lower linger",
+            )
+        if pool.runtime == "flask":
+            yield Finding(
+                path=(*path, "runtime"),
+                value=pool.runtime,
+                message="is Werkzeug's development server",
+                suggestion='use "gunicorn" to serve a Flask app to others',
+            )
+        if pool.worker_memory is not None and pool.workers != "auto":
+            yield _without_effect((*path, "worker_memory"), 'workers = "auto"')
+        if pool.runtime in ("uvicorn", "flask"):
+            if origins[".".join((*path, "threads"))] != "default":
+                yield _without_effect((*path, "threads"), "the gunicorn runtime")
+            if pool.gunicorn:
+                yield _without_effect((*path, "gunicorn"), "the gunicorn runtime")
+        if pool.runtime in ("gunicorn", "flask") and pool.uvicorn:
+            yield _without_effect((*path, "uvicorn"), "the uvicorn runtime")
+
+
+def _without_effect(path: KeyPath, only_with: str) -> Finding:
+    return Finding(path=path, message=f"has no effect: it is for {only_with}")
