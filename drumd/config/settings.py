@@ -100,10 +100,14 @@ class Health(_Section):
     """When a worker is held to be stalled, and when to be hung (docs/design.md, §7)."""
 
     stall_after: Duration = Field(
-        default=1.0, gt=0, description="a heartbeat later than this: no new connections for the worker"
+        default=1.0,
+        gt=0,
+        description="a heartbeat later than this: no new connections for the worker",
     )
     hang_timeout: Duration = Field(
-        default=30.0, gt=0, description="a heartbeat later than this, and no request in flight: replaced"
+        default=30.0,
+        gt=0,
+        description="a heartbeat later than this, and no request in flight: replaced",
     )
     request_timeout: Duration = Field(
         default=120.0, gt=0, description="a late worker with a request older than this is replaced"
@@ -116,15 +120,24 @@ class Restart(_Section):
     intensity: Count = Field(
         default=4, ge=0, description="more crashes than this within `period` fail the slot"
     )
-    period: Duration = Field(default=60.0, gt=0, description="the time in which crashes are counted")
-    backoff_initial: Duration = Field(default=0.1, gt=0, description="cap of the first wait (full jitter)")
-    backoff_max: Duration = Field(default=30.0, gt=0, description="cap of all waits; each one doubles")
+    period: Duration = Field(
+        default=60.0, gt=0, description="the time in which crashes are counted"
+    )
+    backoff_initial: Duration = Field(
+        default=0.1, gt=0, description="cap of the first wait (full jitter)"
+    )
+    backoff_max: Duration = Field(
+        default=30.0, gt=0, description="cap of all waits; each one doubles"
+    )
     stable_after: Duration = Field(
         default=10.0, gt=0, description="a worker that served this long clears its slot's record"
     )
-    retry_after: Duration = Field(default=300.0, gt=0, description="how often a failed slot is tried again")
+    retry_after: Duration = Field(
+        default=300.0, gt=0, description="how often a failed slot is tried again"
+    )
     on_exhausted: Literal["degrade", "exit"] = Field(
-        default="degrade", description="a slot that fails: go on without it, or end drumd with exit 4"
+        default="degrade",
+        description="a slot that fails: go on without it, or end drumd with exit 4",
     )
 
 
@@ -136,7 +149,8 @@ class PoolSettings(_Section):
         default=".", min_length=1, description="the directory that the app is imported from"
     )
     runtime: RuntimeChoice = Field(
-        default="auto", description="what serves: uvicorn, gunicorn, flask (development), or by the app"
+        default="auto",
+        description="what serves: uvicorn, gunicorn, flask (development), or by the app",
     )
     workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = Field(
         default=1,
@@ -144,7 +158,9 @@ class PoolSettings(_Section):
         "auto: by the CPUs that this process may really use",
     )
     worker_memory: Size | None = Field(
-        default=None, gt=0, description='what one worker needs; caps `workers = "auto"` by the memory limit'
+        default=None,
+        gt=0,
+        description='what one worker needs; caps `workers = "auto"` by the memory limit',
     )
     threads: Count = Field(
         default=4, ge=1, le=1024, description="requests that a gthread worker serves at once"
@@ -167,26 +183,31 @@ class PoolSettings(_Section):
     essential: bool = Field(default=True, description="drumd ends when this pool has no slot left")
     access_log: bool = Field(default=False, description="log each request")
     app_metrics: bool = Field(
-        default=True, description="aggregate the apps' own prometheus_client metrics over the workers"
+        default=True,
+        description="aggregate the apps' own prometheus_client metrics over the workers",
     )
     start_timeout: Duration = Field(
         default=60.0, gt=0, description="how long a worker may take to get ready"
     )
     grace_period: Duration = Field(default=25.0, ge=0, description="how long a worker may drain")
     linger: Duration = Field(
-        default=2.0, ge=0, description="how long a drain keeps idle connections open for one more request"
+        default=2.0,
+        ge=0,
+        description="how long a drain keeps idle connections open for one more request",
     )
-    stop_timeout: Duration = Field(default=3.0, gt=0, description="time between SIGTERM and SIGKILL")
+    stop_timeout: Duration = Field(
+        default=3.0, gt=0, description="time between SIGTERM and SIGKILL"
+    )
     health: Health = Field(default=Health(), description="when a worker is stalled, and when hung")
     restart: Restart = Field(default=Restart(), description="what follows crashes")
     environment: dict[str, str] = Field(
-       default= default_factory=dict, description="environment variables for the workers"
+        default_factory=dict, description="environment variables for the workers"
     )
     uvicorn: dict[str, Any] = Field(
-       default= default_factory=dict, description="options of uvicorn.Config, passed through"
+        default_factory=dict, description="options of uvicorn.Config, passed through"
     )
     gunicorn: dict[str, Any] = Field(
-       default= default_factory=dict, description="settings of gunicorn, passed through"
+        default_factory=dict, description="settings of gunicorn, passed through"
     )
 
 
@@ -220,9 +241,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    supervisor: SupervisorSettings = Field(default=SupervisorSettings(), description="the daemon itself")
+    supervisor: SupervisorSettings = Field(
+        default=SupervisorSettings(), description="the daemon itself"
+    )
     pools: dict[PoolName, PoolSettings] = Field(
-       default= default_factory=dict, description="named sets of identical workers"
+        default_factory=dict, description="named sets of identical workers"
     )
 
     @classmethod
