@@ -1,0 +1,266 @@
+"""gunicorn's asgi worker class: its own asyncio HTTP server."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.sock import ssl_context
+from gunicorn.workers.gasgi import ASGIWorker
+
+from drumd.workers.asgi_meter import MeteredApp
+from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.lifespan import Lifespan
+from drumd.workers.loader import is_double_callable
+from drumd.workers.orders import (
+    DRAIN_TURN,
+    IGNORED_SIGNALS,
+    LEAVE_SIGNALS,
+    listening_socket,
+)
+
+SETTLE = 0.01
+"""Seconds after which connections that asyncio has just accepted have their transports."""
+CANCEL_PATIENCE = 1.0
+"""Seconds for tasks to end once they are cancelled."""
+SERVICE_RESTART = 1012
+"""Close code of a websocket whose server restarts (IANA's WebSocket Close Code registry)."""
+
+
+class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
+    """Serves any number of connections from one event loop (uvloop where it is installed)."""
+
+    interface = "asgi"
+
+    def load_wsgi(self) -> None:
+        """Load the app; a syntax error in it ends the worker like any other."""
+        app = self.app.wsgi()
+        if is_double_callable(app):
+            self.asgi = MeteredApp(lambda scope, *pipes: app(scope)(*pipes), self.meter)
+        else:
+            self.asgi = MeteredApp(app, self.meter)
+
+    def init_signals(self) -> None:
+        """Handle signals in the loop, where asyncio wants them."""
+        for number in LEAVE_SIGNALS:
+            self.loop.add_signal_handler(number, self._leave, number)
+        self.loop.add_signal_handler(signal.SIGQUIT, self._stop)
+        self.loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        for number in IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def run(self) -> None:
+        """Serve until told to leave; raise what made serving impossible."""
+        try:
+            self.loop.run_until_complete(self._serve())
+        finally:
+            self.loop.run_until_complete(_cancel_all())
+
+    # --- the phases of its life -------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self.protocols: set[Protocol] = set()
+        self._servers: dict[int, _Accepting] = {}
+        self._wanted: asyncio.Queue[tuple[int, Mapping[int, int]]] = asyncio.Queue()
+        self._turned = asyncio.Event()
+        self._tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self.loop.add_reader(self.orders.fileno(), self._read_orders)
+        beating = self.loop.create_task(self._beat())
+        lifespan = Lifespan(self.asgi, self.state, self.cfg.asgi_lifespan)
+        try:
+            # Told to leave before it is ready: there are no requests, so nothing is waited for.
+            if not await self._unless_leaving(lifespan.startup()):
+                return
+            steering = self.loop.create_task(self._steer())
+            self.orders.ready()
+            await self._told_to_leave()
+            steering.cancel()
+            await self._release()
+            if await self._drained():
+                await self._unless_stopped(lifespan.shutdown())
+                self.orders.drained()
+        finally:
+            beating.cancel()
+            self.loop.remove_reader(self.orders.fileno())
+
+    async def _beat(self) -> None:
+        while True:
+            self.live()
+            if not self.alive:  # gunicorn's max_requests
+                self.orders.retire()
+            if self.orders.leaving:
+                self._turned.set()
+            await asyncio.sleep(self.pulse.rest())
+
+    async def _told_to_leave(self) -> None:
+        while not self.orders.leaving:
+            await self._turned.wait()
+            self._turned.clear()
+
+    async def _told_to_stop(self) -> None:
+        while not self.orders.stopped:
+            await self._turned.wait()
+            self._turned.clear()
+
+    async def _drained(self) -> bool:
+        """Wait until all connections ended, unless the deadline or an order to stop comes first."""
+        drain = self.orders.drain
+        if drain is None or self.orders.stopped:
+            return False
+        self.alive = False  # each further answer says Connection: close
+        for protocol in tuple(self.protocols):
+            protocol.close_websocket()
+        lingered = self.loop.time() + drain.linger  # CLOCK_MONOTONIC, as the deadline
+        while self.protocols:
+            now = self.loop.time()
+            if self._must_stop(now):
+                return False
+            if now >= lingered:
+                for protocol in tuple(self.protocols):
+                    protocol.close_if_idle()
+            await asyncio.sleep(DRAIN_TURN)
+        return True
+
+    def _must_stop(self, now: float) -> bool:
+        drain = self.orders.drain  # a later one may have moved the deadline
+        return self.orders.stopped or drain is None or now > drain.deadline
+
+    async def _unless_leaving(self, work: Any) -> bool:
+        return await self._first(work, self._told_to_leave())
+
+    async def _unless_stopped(self, work: Any) -> bool:
+        return await self._first(work, self._told_to_stop())
+
+    async def _first(self, work: Any, order: Any) -> bool:
+        """Do `work`, raising its errors; return False when `order` came before it was done."""
+        doing, ordered = self.loop.create_task(work), self.loop.create_task(order)
+        await asyncio.wait((doing, ordered), return_when=asyncio.FIRST_COMPLETED)
+        ordered.cancel()
+        if not doing.done():
+            doing.cancel()
+            return False
+        doing.result()
+        return True
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def _read_orders(self) -> None:
+        self.orders.read()
+        if self.orders.leaving:
+            self._turned.set()
+
+    def _leave(self, number: int) -> None:
+        self.orders.leave(number)
+        self._turned.set()
+
+    def _stop(self) -> None:
+        self.orders.stopped = True
+        self._turned.set()
+
+    def on_accept(self, epoch: int, wanted: Mapping[int, int]) -> None:
+        """Note the wanted set for `_steer`: to start a server takes the loop."""
+        self._wanted.put_nowait((epoch, wanted))
+
+    def connection_count(self) -> int:
+        """Return how many client connections are open."""
+        return int(self.nr_conns)
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    async def _steer(self) -> None:
+        while True:
+            epoch, wanted = await self._wanted.get()
+            for number in self._servers.keys() - wanted.keys():
+                await self._servers.pop(number).close()
+            for number, fd in wanted.items():
+                listener = listening_socket(fd)
+                if number in self._servers:
+                    listener.close()  # one more fd of the socket that is held already
+                    continue
+                self._servers[number] = _Accepting(
+                    self.loop,
+                    listener,
+                    await self.loop.create_server(
+                        lambda: Protocol(self),
+                        sock=listener,
+                        ssl=self._tls,
+                        # It listens again, and the last word counts for all who share the socket.
+                        backlog=self.cfg.backlog,
+                    ),
+                )
+            self.orders.accepting(epoch, tuple(self._servers))
+
+    async def _release(self) -> None:
+        for server in self._servers.values():
+            await server.close()
+        self._servers.clear()
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
+    """gunicorn's HTTP protocol, known to its worker while it is connected."""
+
+    worker: Asgi
+
+    def connection_made(self, transport: Any) -> None:
+        """Note the connection."""
+        self.worker.protocols.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.worker.protocols.discard(self)
+        super().connection_lost(exc)
+
+    def close_if_idle(self) -> None:
+        """Close the connection, if it only waits for a request."""
+        # gunicorn 27.0.1: a call of the app may still run after its answer, in _finishing_calls.
+        if self._awaiting_request and not self._finishing_calls:
+            self._keepalive_timeout()
+
+    def close_websocket(self) -> None:
+        """Begin to close the connection, if it is a websocket."""
+        if self._websocket is not None and self._websocket.accepted:
+            closing = self._websocket._send_close(SERVICE_RESTART, "restart")  # noqa: SLF001 - no public way
+            self._closing_task = self.worker.loop.create_task(closing)
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        # A request that never reached the app; when the app failed, 500, it was counted there.
+        if status != 500:  # noqa: PLR2004 - the status' number is its best name
+            meter = self.worker.meter
+            meter.end(meter.begin(), status)
+        super()._send_error_response(status, message, extra_headers)
+
+
+class _Accepting:
+    """One listener that the worker accepts from."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, server: asyncio.Server
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._server = server
+
+    async def close(self) -> None:
+        """Accept no more from it, and lose none that was accepted.
+
+        asyncio's `Server.close` forgets connections that it has accepted in this very turn of the
+        loop and that have no transport yet, so it stops reading first. uvloop reads by itself and
+        loses none.
+        """
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            with contextlib.suppress(ValueError):
+                self._loop.remove_reader(self._listener.fileno())
+            await asyncio.sleep(SETTLE)
+        self._server.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_PATIENCE)

@@ -1,0 +1,123 @@
+"""gunicorn's sync worker class: one request at a time, in the main thread."""
+
+import contextlib
+import os
+import select
+import selectors
+import signal
+import socket
+from collections.abc import Mapping
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from gunicorn.workers.sync import SyncWorker
+
+from drumd.workers.gunicorn_requests import MeteredRequests
+from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.orders import LEAVE_SIGNALS, Listeners, Wakeups
+
+SILENCE = 5.0
+"""Seconds that a new connection may say nothing. It keeps everybody else waiting meanwhile, and
+gunicorn itself would wait until its Arbiter kills the worker."""
+
+
+class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # untyped gunicorn
+    """Serves one request at a time; while it does, it neither beats nor reads its orders."""
+
+    capacity = 1
+
+    def run(self) -> None:
+        """Accept and serve until told to leave."""
+        self._selector = selectors.DefaultSelector()
+        self._listeners = Listeners(self._start)
+        self._selector.register(self.orders, selectors.EVENT_READ, self.orders.read)
+        wakeups = Wakeups()
+        self._selector.register(wakeups, selectors.EVENT_READ, wakeups.clear)
+        self.orders.ready()
+        while not self.orders.leaving:
+            self.live()
+            if not self.alive:
+                self.orders.retire()
+            for key, _ in self._selector.select(self.pulse.rest()):
+                key.data()
+        self._listeners.release()
+        if not self.orders.stopped:
+            self.orders.drained()  # the answer in flight was sent, and said Connection: close
+
+    def on_accept(self, epoch: int, wanted: Mapping[int, int]) -> None:
+        """Accept from exactly `wanted`, then say so."""
+        self.orders.accepting(epoch, self._listeners.hold(wanted))
+
+    def connection_count(self) -> int:
+        """Return none: between requests there is none, and this is asked between them."""
+        return 0
+
+    def init_signals(self) -> None:
+        """Let a second signal end the process from within a request that is stuck."""
+        super().init_signals()
+        for number in LEAVE_SIGNALS:
+            signal.signal(number, self._leave)
+        signal.signal(signal.SIGQUIT, self._exit)
+
+    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
+        """Serve one request, counted."""
+        self.metered(req, super().handle_request, listener, req, client, addr)
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Serve a new connection's only request, unless the client says nothing."""
+        if self._speaks(client):
+            super().handle(listener, client, addr)
+        else:
+            client.close()
+
+    def _start(self, listener: socket.socket) -> "_Accepting":
+        return _Accepting(self, listener, self._selector)
+
+    def _speaks(self, client: socket.socket) -> bool:
+        poller = select.poll()
+        poller.register(client, select.POLLIN)
+        poller.register(self.orders, select.POLLIN)
+        end = monotonic() + SILENCE
+        while monotonic() < end and not self.orders.leaving:
+            self.live()
+            readable = [fd for fd, _ in poller.poll(self.pulse.rest() * 1000)]
+            if client.fileno() in readable:
+                return True
+            if readable:
+                self.orders.read()
+        return False
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        if self.orders.leaving:
+            self._exit(number, frame)
+        self.orders.leave(number)
+
+    def _exit(self, _number: int, _frame: FrameType | None) -> None:
+        # An exception from here would go up through the app, which may catch it.
+        os._exit(0)
+
+
+class _Accepting:
+    """One listener that the worker accepts from, while it is registered with the selector."""
+
+    def __init__(
+        self, worker: Sync, listener: socket.socket, selector: selectors.BaseSelector
+    ) -> None:
+        self._worker = worker
+        self._listener = listener
+        self._selector = selector
+        selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def close(self) -> None:
+        """Accept no more from it."""
+        self._selector.unregister(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        # Closed earlier in the same round of events, or told to leave meanwhile.
+        if self._worker.orders.leaving or self._listener.fileno() < 0:
+            return
+        # A sibling was quicker, or the client is gone again.
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            self._worker.accept(self._listener)

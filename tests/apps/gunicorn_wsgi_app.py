@@ -1,0 +1,30 @@
+"""A WSGI app that does what a test asks for in the path."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+StartResponse = Callable[..., Any]
+
+
+def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    path = environ["PATH_INFO"]
+    if path == "/hang":
+        while True:
+            time.sleep(60)
+    if path.startswith("/until"):
+        # In flight until the test makes the file: no time has to be guessed.
+        gate = Path(environ["QUERY_STRING"])
+        Path(f"{gate}.begun").touch()
+        while not gate.exists():
+            time.sleep(0.005)
+    if path == "/raise":
+        raise RuntimeError("asked to raise")
+    if path == "/missing":
+        start_response("404 Not Found", [("Content-Length", "0")])
+        return []
+    body = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
