@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from drumd.wire.messages import (
     MAX_LISTENERS,
     MAX_PACKET,
+    Drain,
+    MessageError,
+    Stop,
     SupervisorMessage,
     WorkerMessage,
     decode,
@@ -35,6 +38,8 @@ class Control:
         self._sock.setblocking(False)
         self.gone = False
         """True once the supervisor's end is closed: it died, or let go of this worker."""
+        self.dismissed = False
+        """True once the supervisor said that the worker is to leave: its end is expected then."""
 
     def fileno(self) -> int:
         """Return the fd to poll for reading."""
@@ -64,9 +69,21 @@ class Control:
             if not packet:
                 self.gone = True
                 return
-            message = decode(packet)
-            if isinstance(message, SupervisorMessage):
-                yield Received(message, fds)
-            else:
+            message = self._known(packet)
+            if message is None:
                 for fd in fds:
                     os.close(fd)
+            else:
+                self.dismissed = self.dismissed or isinstance(message, Drain | Stop)
+                yield Received(message, fds)
+
+    def _known(self, packet: bytes) -> SupervisorMessage | None:
+        """Read `packet`; None for a kind that only a newer supervisor knows (after a re-exec)."""
+        try:
+            message = decode(packet)
+        except MessageError as error:
+            import logging  # noqa: PLC0415 - start time, for what does not happen
+
+            logging.getLogger("drumd.worker").warning("%s; ignored", error)
+            return None
+        return message if isinstance(message, SupervisorMessage) else None

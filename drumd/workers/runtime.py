@@ -11,7 +11,15 @@ from drumd.workers.meter import Meter
 
 
 class AppError(Exception):
-    """cannot load the app."""
+    """cannot load the app.
+
+    The message says all that the user needs, so no traceback is shown but the one given here: the
+    app's own, where there is one.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +62,11 @@ class Runtime(Protocol):
 
     def serve(self, place: Place) -> None:
         """Block until drained or stopped; raise what made serving impossible."""
+
+
+def gunicorn_worker_class(spec: WorkerSpec, interface: Interface) -> str:
+    """Return gunicorn's `worker_class` for an app: the one asked for, else by its interface."""
+    asked = spec.options.get("gunicorn", {}).get("worker_class")
+    if asked:
+        return str(asked)
+    return "asgi" if interface == "asgi" else "gthread"

@@ -1,0 +1,57 @@
+"""uvicorn's Config for a worker: the pool's options, with ours where there are none."""
+
+from typing import Any
+
+from uvicorn.config import LOGGING_CONFIG, Config
+
+from drumd.workers.loader import is_double_callable
+from drumd.workers.log_pipe import PipeHandler
+from drumd.workers.runtime import AppError, Place
+from drumd.workers.uvicorn_protocols import Instruments, watched_protocol
+
+STDERR = 2
+
+
+class WorkerConfig(Config):
+    """Takes the app from its place, so that it is imported where uvicorn would: in its loop."""
+
+    def __init__(self, place: Place, instruments: Instruments) -> None:
+        spec = place.spec
+        self._place = place
+        options: dict[str, Any] = {
+            "timeout_keep_alive": spec.keepalive,
+            "access_log": spec.access_log,
+            "log_config": log_config(instruments),
+            **spec.options.get("uvicorn", {}),
+            "backlog": spec.backlog,
+            # Else $WEB_CONCURRENCY is read, which is for a server without a supervisor.
+            "workers": 1,
+            # The loader has called it already.
+            "factory": False,
+        }
+        options["http"] = watched_protocol(options.get("http", "auto"), instruments)
+        super().__init__(spec.app, **options)
+
+    def load_app(self) -> Any:
+        """Return the app; raise `AppError` if uvicorn cannot serve it."""
+        app = self._place.load()
+        if self.interface == "auto":
+            if app.interface == "wsgi":
+                raise AppError(
+                    f"cannot serve {self.app} with uvicorn: it is a WSGI app; "
+                    'use runtime "gunicorn" (or "auto"), '
+                    'or set interface = "wsgi" in the uvicorn options'
+                )
+            self.interface = "asgi2" if is_double_callable(app.call) else "asgi3"
+        return app.call
+
+
+def log_config(instruments: Instruments) -> dict[str, Any]:
+    """Return uvicorn's own logging config, but on a stderr that no request waits for."""
+    handler = {"()": PipeHandler, "fd": STDERR, "dropped": instruments.meter.log_dropped}
+    return {
+        **LOGGING_CONFIG,
+        # uvicorn writes to these when it is told whether to use colours.
+        "formatters": {name: {**each} for name, each in LOGGING_CONFIG["formatters"].items()},
+        "handlers": {name: {**handler, "formatter": name} for name in ("default", "access")},
+    }

@@ -1,0 +1,31 @@
+"""uvicorn's protocol on h11, watched (see `uvicorn_protocols`)."""
+
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from drumd.workers.uvicorn_protocols import MeteredCycle, WatchedProtocol
+
+
+class _Cycle(MeteredCycle, RequestResponseCycle):
+    """One request and its answer."""
+
+
+class WatchedH11(WatchedProtocol, H11Protocol):
+    """One connection."""
+
+    def handle_events(self) -> None:
+        """Begin a request if there was one; an upgrade to a websocket is none, and no cycle."""
+        before = self.cycle
+        super().handle_events()
+        cycle = self.cycle
+        if cycle is not before:
+            cycle.__class__ = _Cycle
+            self.begin(cycle)
+
+    def close_after(self, cycle: Any) -> None:
+        """Close the connection after `cycle`'s answer: here `keep_alive` alone tells no client."""
+        super().close_after(cycle)
+        if not cycle.response_started:
+            cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]

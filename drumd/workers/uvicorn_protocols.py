@@ -1,0 +1,115 @@
+"""What is added to uvicorn's HTTP protocols: instruments, and answers that end in a drain.
+
+Written against uvicorn 0.54, `uvicorn/protocols/http/{httptools,h11}_impl.py`. What is used: a
+protocol makes one `cycle` for each request, once its headers are complete; it calls its own
+`on_response_complete` when an answer is, in the order of the requests; a cycle has `send`,
+`response_started`, `response_complete`, `keep_alive` and `default_headers`.
+"""
+
+import importlib.util
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from drumd.workers.meter import Meter
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+@dataclass(slots=True)
+class Instruments:
+    """What all connections of a worker share."""
+
+    meter: Meter
+    draining: bool = False
+
+
+class MeteredCycle:
+    """Added to a cycle: the request's ticket, and the status of its answer.
+
+    It is put on by assigning `__class__`, because uvicorn makes the cycles. Wrapping `send` in each
+    cycle would be a reference cycle for each request; an ASGI middleware would add a coroutine to
+    each message.
+    """
+
+    ticket: int
+    status: int | None = None
+    response_started: bool
+
+    # Not async: uvicorn's own coroutine is handed through.
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
+        """Note the status, then send."""
+        if not self.response_started:
+            self.status = message.get("status")
+        return super().send(message)  # type: ignore[misc,no-any-return]
+
+
+class WatchedProtocol:
+    """Added to an HTTP protocol, whichever parser it uses."""
+
+    instruments: Instruments
+    """Set in a subclass made for each server, since uvicorn makes the protocols."""
+
+    if TYPE_CHECKING:
+        cycle: Any
+        transport: asyncio.Transport
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to watch."""
+        self.made = monotonic()
+        self.requests: deque[Any] = deque()
+        """Cycles whose answer is not complete, oldest first; several if the client pipelines."""
+        super().connection_made(transport)  # type: ignore[misc]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the requests whose answers nobody waits for any more."""
+        super().connection_lost(exc)  # type: ignore[misc]
+        while self.requests:
+            self._end()
+
+    def on_response_complete(self) -> None:
+        """End the oldest request."""
+        if self.requests:
+            self._end()
+        super().on_response_complete()  # type: ignore[misc]
+
+    def begin(self, cycle: Any) -> None:
+        """Begin the request that `cycle` was made for."""
+        cycle.ticket = self.instruments.meter.begin()
+        self.requests.append(cycle)
+        if self.instruments.draining:
+            self.close_after(cycle)
+
+    def drain(self) -> None:
+        """Let the newest request in flight be the connection's last one."""
+        if self.requests:
+            self.close_after(self.requests[-1])
+
+    def close_after(self, cycle: Any) -> None:
+        """Close the connection after `cycle`'s answer, which says so if it has not begun yet."""
+        cycle.keep_alive = False
+
+    def _end(self) -> None:
+        cycle = self.requests.popleft()
+        self.instruments.meter.end(cycle.ticket, cycle.status)
+
+
+def watched_protocol(http: Any, instruments: Instruments) -> Any:
+    """Return the value for uvicorn's option `http`: one of its own protocols, with instruments.
+
+    What is neither `auto`, `httptools` nor `h11` is returned as it is: it serves, unmetered.
+    """
+    if http == "auto":
+        http = "httptools" if importlib.util.find_spec("httptools") else "h11"
+    base: type
+    # Each parser is imported only where it is used.
+    if http == "httptools":
+        from drumd.workers.uvicorn_httptools import WatchedHttpTools as base  # noqa: PLC0415, N813
+    elif http == "h11":
+        from drumd.workers.uvicorn_h11 import WatchedH11 as base  # noqa: PLC0415, N813
+    else:
+        return http
+    return type(base.__name__, (base,), {"instruments": instruments})
