@@ -25,7 +25,7 @@ from drumd.supervisor.core.model import (
     SlotState,
     WorkerState,
 )
-from drumd.supervisor.core.views import pool_reason, pool_state, wanted_slots
+from drumd.supervisor.core.views import pool_reason, pool_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,8 @@ def _look_at_deadlines(draft: Draft) -> None:
     for worker in list(draft.pool.workers.values()):
         if worker.deadline is not None and worker.deadline <= draft.now:
             lifecycle.apply(draft, DeadlinePassed(attempt=worker.attempt))
-    for slot in wanted_slots(draft.pool):
-        due = slot.retry_at is not None and slot.retry_at <= draft.now
-        if due and draft.wanted(slot):
+    for slot in draft.pool.slots:  # only slots that are wanted wait for another try
+        if slot.retry_at is not None and slot.retry_at <= draft.now:
             slots.retry(draft, slot)
 
 
@@ -94,29 +93,28 @@ def _judge(draft: Draft, *, before: Pool) -> None:
     state, former = pool_state(pool), pool_state(before)
     if state is not former and state in _TOLD:
         draft.tell(_TOLD[state], pool_reason(pool))
-    if pool.closing or not pool.up:
-        return
-    failed = [slot for slot in wanted_slots(pool) if slot.state is SlotState.FAILED]
+    if state is PoolState.READY:
+        draft.change(was_whole=True)
     known = {slot.number for slot in before.slots if slot.state is SlotState.FAILED}
-    if not failed or {slot.number for slot in failed} <= known:
-        return
-    lost = len(failed) == pool.size
-    exhausted = pool.policy.exit_on_exhausted
-    if not (exhausted or (lost and pool.policy.essential)):
+    failed = [s for s in pool.slots if s.state is SlotState.FAILED and s.number not in known]
+    if not failed:
         return
     worst = failed[-1]
+    lost = state is PoolState.FAILED
+    if not (pool.policy.exit_on_exhausted or (lost and pool.policy.essential)):
+        return
     if pool.was_ready:
         what = "has no slot left" if lost else f"has lost slot {worst.number}"
         reason = f"pool {pool.name} {what}: {worst.reason}"
-        draft.tell(Happened.POOL_LOST, reason)
         draft.act(EndDaemon(code=DaemonExit.POOL_LOST, reason=reason))
     else:
         reason = f"pool {pool.name} never became ready: {worst.reason}"
-        draft.tell(Happened.POOL_LOST, reason)
         draft.act(EndDaemon(code=DaemonExit.START_FAILED, reason=reason))
 
 
 _TOLD = {
     PoolState.READY: Happened.POOL_READY,
     PoolState.DEGRADED: Happened.POOL_DEGRADED,
+    PoolState.FAILED: Happened.POOL_LOST,
+    PoolState.STOPPED: Happened.POOL_STOPPED,
 }

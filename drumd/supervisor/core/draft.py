@@ -76,21 +76,20 @@ class Draft:
         return worker
 
     def forget(self, worker: Worker) -> None:
-        """Drop an exited worker from the pool and from its slot."""
+        """Drop an exited worker from the pool."""
         self.change(workers={a: w for a, w in self.pool.workers.items() if a != worker.attempt})
-        self.vacate(worker)
 
     def vacate(self, worker: Worker) -> None:
         """Take a worker out of its slot; it may live on without one."""
         slot = self.slot(worker.slot)
         if slot is None:
             return
-        if slot.incumbent == worker.attempt:
-            slot = self.put_slot(replace(slot, incumbent=None))
         if slot.successor == worker.attempt:
-            slot = self.put_slot(replace(slot, successor=None))
-        if slot.incumbent is None and slot.successor is None and slot.state is SlotState.FILLED:
-            self.put_slot(replace(slot, state=SlotState.EMPTY, since=self.now))
+            self.put_slot(replace(slot, successor=None))
+        elif slot.incumbent == worker.attempt and slot.successor is not None:
+            self.put_slot(replace(slot, incumbent=slot.successor, successor=None))
+        elif slot.incumbent == worker.attempt:
+            self.put_slot(replace(slot, incumbent=None, state=SlotState.EMPTY, since=self.now))
 
     # --- slots ----------------------------------------------------------------------------------
 

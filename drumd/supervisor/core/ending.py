@@ -14,6 +14,8 @@ STACKS_PATIENCE = 0.5
 """Seconds for writing stacks before SIGTERM, which would otherwise win the race."""
 START_PATIENCE = 0.25
 """Seconds between SIGTERM and SIGKILL for a worker that has no requests yet."""
+CONTACT_PATIENCE = 1.0
+"""Seconds between a closed control socket and the exit that normally comes with it."""
 KILL_PATIENCE = 5.0
 """Seconds after which SIGKILL is sent again, and said to be without effect."""
 
@@ -26,12 +28,22 @@ def retire(draft: Draft, worker: Worker, cause: Cause, reason: str) -> None:
         descend(draft, replace(worker, cause=cause, ladder=GRACEFUL), reason)
 
 
+def expect_exit(draft: Draft, worker: Worker, patience: float, overdue: str) -> Worker:
+    """Leave a worker `patience` seconds to exit by itself; its state stays."""
+    deadline = draft.now + patience
+    if worker.deadline is not None:
+        deadline = min(worker.deadline, deadline)
+    return draft.put(replace(worker, deadline=deadline, overdue=overdue))
+
+
 def drain(
     draft: Draft, worker: Worker, cause: Cause, reason: str, *, tell_worker: bool = True
 ) -> None:
     """Let a worker finish what it has, for the grace period."""
     policy = draft.pool.policy
     deadline = draft.now + policy.grace_period
+    if worker.deadline is not None:  # it is expected to exit even sooner
+        deadline = min(worker.deadline, deadline)
     worker = draft.transition(
         worker,
         WorkerState.DRAINING,
@@ -55,7 +67,7 @@ def drain(
 def descend(draft: Draft, worker: Worker, reason: str) -> None:
     """Take the next rung of a worker's ladder."""
     rung, *rest = worker.ladder or (Rung.KILL,)
-    worker = replace(worker, ladder=tuple(rest), stalled=False)
+    worker = replace(worker, ladder=tuple(rest), stalled=False, overdue="")
     if rung is Rung.KILL:
         kill(draft, worker, reason)
         return
@@ -79,7 +91,7 @@ def descend(draft: Draft, worker: Worker, reason: str) -> None:
 def kill(draft: Draft, worker: Worker, reason: str) -> None:
     """Send SIGKILL, and be back to see whether it helped."""
     draft.transition(
-        replace(worker, ladder=()),
+        replace(worker, ladder=(), stalled=False, overdue=""),
         WorkerState.KILLING,
         reason,
         deadline=draft.now + KILL_PATIENCE,

@@ -24,7 +24,7 @@ from drumd.supervisor.core.events import (
     WorkerEvent,
 )
 from drumd.supervisor.core.facts import Happened
-from drumd.supervisor.core.model import Cause, Rung, Worker, WorkerState
+from drumd.supervisor.core.model import Cause, Rung, SlotState, Worker, WorkerState
 
 Handler = Callable[[Draft, Worker, WorkerEvent], None]
 
@@ -48,6 +48,8 @@ def ignore(_draft: Draft, _worker: Worker, _event: WorkerEvent) -> None:
 
 def become_ready(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     """It serves from now on; as a successor it takes the slot, and the incumbent drains."""
+    if worker.overdue:
+        return  # it has failed meanwhile, so its exit is what matters
     took = draft.now - worker.spawned_at
     worker = draft.transition(
         worker,
@@ -70,18 +72,25 @@ def become_ready(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
 def fail_spawn(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """There was no process: as if it had exited at once."""
     assert isinstance(event, SpawnFailed)
-    _gone(draft, worker, Cause.FAILED_START, event.error, answered=False)
+    _gone(draft, worker, worker.cause or Cause.FAILED_START, event.error, answered=False)
 
 
 def time_out_start(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     """It took too long to get ready: its stacks tell where it is, then it goes."""
-    if worker.failure:
-        end_failed(draft, worker, _event)
+    if worker.overdue:
+        end_overdue(draft, worker, _event)
         return
     limit = draft.pool.policy.start_timeout
     reason = f"not ready within start_timeout ({limit:g} s)"
     draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
     ending.descend(draft, replace(worker, cause=Cause.START_TIMEOUT, ladder=ending.STUCK), reason)
+
+
+def call_off(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """Somebody told it to go before it had any requests: nothing is worth waiting for."""
+    assert isinstance(event, BeganLeaving)
+    reason = f"got {event.signal} from elsewhere before it was ready"
+    ending.descend(draft, replace(worker, cause=Cause.SIGNALLED, ladder=ending.GRACEFUL), reason)
 
 
 # --- ready --------------------------------------------------------------------------------------
@@ -92,8 +101,9 @@ def note_stall(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     assert isinstance(event, Stalled)
     why = "busy with requests" if event.busy else "without a request in flight"
     reason = f"heartbeat late by {event.late:.1f} s, {why}"
-    worker = draft.put(replace(worker, stalled=True, reason=reason))
-    draft.tell(Happened.WORKER_STALLED, reason, worker=worker)
+    if not worker.stalled:
+        draft.tell(Happened.WORKER_STALLED, reason, worker=worker)
+    draft.put(replace(worker, stalled=True, reason=reason))
 
 
 def note_recovery(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
@@ -119,7 +129,7 @@ def let_leave(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     ending.drain(draft, worker, Cause.SIGNALLED, reason, tell_worker=False)
     draft.vacate(worker)
     slot = draft.slot(worker.slot)
-    if slot is not None and slot.incumbent is None and slot.successor is None:
+    if slot is not None and slot.state is SlotState.EMPTY:
         draft.put_slot(replace(slot, reason=f"replaces a worker that {reason}"))
 
 
@@ -127,52 +137,63 @@ def let_leave(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
 
 
 def lose_contact(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
-    """It cannot be told anything any more, nor tell: it is of no use."""
-    reason = "closed its control socket, but lives on"
-    draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
-    cause = Cause.FAILED_START if worker.ready_at is None else Cause.CRASH
-    ending.descend(draft, replace(worker, cause=cause, ladder=ending.GRACEFUL), reason)
+    """It is of no use any more; mostly it is exiting, and its exit then says more than this."""
+    if not worker.overdue:
+        overdue = "closed its control socket, but lives on"
+        ending.expect_exit(draft, worker, ending.CONTACT_PATIENCE, overdue)
 
 
 def note_failure(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """Keep what it says for the reason of its exit, which has to follow soon."""
     assert isinstance(event, ReportedFailure)
-    soon = draft.now + draft.pool.policy.stop_timeout
-    deadline = soon if worker.deadline is None else min(worker.deadline, soon)
-    worker = draft.put(replace(worker, failure=event.error, deadline=deadline))
-    draft.tell(Happened.WORKER_FAILED, event.error, worker=worker)
+    failure = event.error or "said that it failed, but not why"
+    worker = replace(worker, failure=failure)
+    patience = draft.pool.policy.stop_timeout
+    worker = ending.expect_exit(draft, worker, patience, f"did not exit after: {failure}")
+    draft.tell(Happened.WORKER_FAILED, failure, worker=worker)
 
 
 def expect_exit(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     """It is drained, so its exit has to follow soon."""
-    assert worker.deadline is not None
-    soon = draft.now + draft.pool.policy.stop_timeout
-    draft.put(replace(worker, deadline=min(worker.deadline, soon)))
+    patience = draft.pool.policy.stop_timeout
+    ending.expect_exit(draft, worker, patience, "did not exit after it had drained")
+
+
+def end_overdue(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
+    """It failed or cannot be reached, and yet did not exit."""
+    cause = Cause.FAILED_START if worker.ready_at is None else Cause.CRASH
+    reason = worker.overdue
+    if not worker.failure:  # what it said itself has been told
+        draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
+    ending.descend(draft, replace(worker, cause=cause, ladder=ending.GRACEFUL), reason)
 
 
 def end_late(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     """Its patience is over: the next rung."""
+    reason = worker.reason
     if worker.state is WorkerState.DRAINING:
-        reason = "did not finish within its grace period"
-    elif worker.ladder[:1] == (Rung.TERMINATE,):
-        reason = worker.reason
-    else:
-        reason = f"{worker.reason}; SIGTERM had no effect"
+        limit = draft.pool.policy.grace_period
+        overdue = worker.overdue or f"did not finish within its grace period ({limit:g} s)"
+        reason = f"{reason}; {overdue}"
+    elif worker.ladder[:1] != (Rung.TERMINATE,):  # after the stacks SIGTERM is as planned
+        reason = f"{reason}; SIGTERM had no effect"
     ending.descend(draft, worker, reason)
 
 
-def end_failed(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
-    """It said that it cannot go on, and yet did not exit."""
-    ending.descend(
-        draft,
-        replace(worker, cause=Cause.CRASH, ladder=ending.GRACEFUL),
-        f"did not exit after: {worker.failure}",
-    )
-
-
 def kill_again(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
-    """SIGKILL works at once, but for a process that the kernel itself holds (state D)."""
-    ending.kill(draft, worker, "SIGKILL had no effect yet; the kernel may hold it in a system call")
+    """SIGKILL works at once, but for a process that the kernel itself holds (state D).
+
+    Its slot goes on without it, but leaves only one such process behind: more would pile up.
+    """
+    reason = "SIGKILL had no effect yet; the kernel may hold it in a system call"
+    ending.kill(draft, worker, reason)
+    stuck = [
+        other
+        for other in draft.pool.workers.values()
+        if other.slot == worker.slot and other.state is WorkerState.KILLING
+    ]
+    if len(stuck) == 1:
+        _leave_slot(draft, worker, worker.cause or Cause.CRASH, reason, answered=False)
 
 
 def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
@@ -210,10 +231,15 @@ def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: 
         cause=cause.value,
         lived=round(draft.now - worker.spawned_at, 3),
     )
-    slot = draft.slot(worker.slot)
     draft.forget(worker)
+    _leave_slot(draft, worker, cause, reason, answered=answered)
+
+
+def _leave_slot(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
+    slot = draft.slot(worker.slot)
     if slot is None or worker.attempt not in (slot.incumbent, slot.successor):
         return  # it had handed its slot on before
+    draft.vacate(worker)
     slots.settle(draft, worker, cause, reason, answered=answered)
 
 
@@ -237,7 +263,7 @@ TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
     (T, ReportedFailure): ignore,
     (K, ReportedFailure): ignore,
     (X, ReportedFailure): ignore,
-    (S, BeganLeaving): ignore,
+    (S, BeganLeaving): call_off,
     (R, BeganLeaving): let_leave,
     (D, BeganLeaving): ignore,
     (T, BeganLeaving): ignore,
@@ -274,7 +300,7 @@ TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
     (K, Hung): ignore,
     (X, Hung): ignore,
     (S, DeadlinePassed): time_out_start,
-    (R, DeadlinePassed): end_failed,
+    (R, DeadlinePassed): end_overdue,
     (D, DeadlinePassed): end_late,
     (T, DeadlinePassed): end_late,
     (K, DeadlinePassed): kill_again,

@@ -122,6 +122,8 @@ class Worker:
     stalled: bool = False
     failure: str = ""
     """What the worker itself said about why it cannot go on."""
+    overdue: str = ""
+    """Its exit has to follow by the deadline: what is said when it has not."""
     cause: Cause | None = None
     """Why drumd ends it; None while it does not."""
     ladder: tuple[Rung, ...] = ()
@@ -138,11 +140,12 @@ class Slot:
     reason: str = "not started"
     incumbent: int | None = None
     successor: int | None = None
+    """Set only beside an incumbent: one that is left alone takes its place."""
     retry_at: float | None = None
     crashes: tuple[float, ...] = ()
     """When the counted crashes were, the latest last; those before `period` are dropped."""
     failures: int = 0
-    """Counted crashes in a row: the exponent of the backoff."""
+    """Counted crashes since it was last stable: the exponent of the backoff."""
     probation: bool = False
     """It has failed and is tried again: one more failure fails it at once."""
     spawned: int = 0
@@ -184,6 +187,8 @@ class Pool:
     next_attempt: int = 1
     was_ready: bool = False
     """A worker of it has been ready since the daemon started."""
+    was_whole: bool = False
+    """All its slots have been ready at once since it was last started."""
     closing: bool = False
     """The daemon stops: nothing is started any more."""
     operations: tuple[Operation, ...] = ()

@@ -27,9 +27,11 @@ _FINISHED = {
 
 
 def submit(draft: Draft, operation: Operation) -> None:
-    """Put an operation at the end of the queue."""
+    """Put an operation at the end of the queue; one that comes too late is taken back at once."""
     draft.change(operations=(*draft.pool.operations, operation))
     _tell(draft, Happened.OPERATION_QUEUED, operation)
+    if draft.pool.closing:
+        cancel_all(draft, "drumd stops")
 
 
 def cancel(draft: Draft, operation_id: str, by: str) -> None:
@@ -84,6 +86,8 @@ def _begin(draft: Draft, operation: Operation) -> Operation:
 
 def start_pool(draft: Draft, reason: str) -> None:
     """Want the pool up, and forget what its slots have failed at."""
+    if draft.pool.closing:
+        return
     draft.change(up=True)
     _make_slots(draft, reason)
     for slot in wanted_slots(draft.pool):
@@ -93,7 +97,7 @@ def start_pool(draft: Draft, reason: str) -> None:
 
 def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
     """Want the pool down, and let its workers go."""
-    draft.change(up=False)
+    draft.change(up=False, was_whole=False)
     for slot in draft.pool.slots:
         slots.pardon(draft, slot, reason)
     for worker in list(draft.pool.workers.values()):
@@ -101,13 +105,13 @@ def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
 
 
 def scale_pool(draft: Draft, size: int) -> None:
-    """Want another size; what is above it goes."""
+    """Want another size: what is above it goes, and what has failed below it is tried again."""
     before = draft.pool.size
     draft.change(size=size)
     reason = f"the pool is scaled from {before} to {size}"
     draft.tell(Happened.POOL_SCALED, reason, size=size)
     _make_slots(draft, reason)
-    for slot in draft.pool.slots[size:]:
+    for slot in draft.pool.slots:
         slots.pardon(draft, slot, reason)
     for worker in list(draft.pool.workers.values()):
         if worker.slot >= size:
@@ -155,8 +159,13 @@ def _begin_restart(draft: Draft, operation: Operation) -> Operation:
 
 def _carry_on_restart(draft: Draft, operation: Operation) -> None:
     targets = _targets(draft, operation)
-    if not draft.pool.up or not targets:
-        _finish(draft, operation, OperationState.FAILED, "the pool or the slot is gone meanwhile")
+    if not targets:
+        size = draft.pool.size
+        reason = f"the pool has no slot {operation.slot or 0} (its size is {size})"
+        _finish(draft, operation, OperationState.FAILED, reason)
+        return
+    if not draft.pool.up:
+        _finish(draft, operation, OperationState.FAILED, "the pool is stopped: start it instead")
         return
     done = [s for s in targets if serves(draft.pool, s) and s.incumbent not in operation.old]
     leaving = operation.old & draft.pool.workers.keys()
@@ -170,16 +179,19 @@ def _carry_on_restart(draft: Draft, operation: Operation) -> None:
         replace(
             operation,
             progress=progress,
-            reason=f"{progress[0]} of {progress[1]} restarted, {len(leaving)} still to go",
+            reason=f"{progress[0]} of {progress[1]} restarted, old workers left: {len(leaving)}",
         ),
     )
     broken = next((s for s in targets if _broken(draft, operation, s)), None)
     if broken is not None:
         _finish(draft, operation, OperationState.FAILED, f"slot {broken.number}: {broken.reason}")
         return
-    waiting = [s for s in targets if s.incumbent in operation.old and s.successor is None]
-    surge = len(draft.pool.workers) - draft.pool.size
-    if waiting and surge < MAX_SURGE and serves(draft.pool, waiting[0]):
+    # One after the other, and only while all the others serve: new workers that fall as soon as
+    # they are ready must not replace the last good one.
+    waiting = [s for s in targets if s.incumbent in operation.old]
+    incumbents = {slot.incumbent for slot in wanted_slots(draft.pool)}
+    extra = len(draft.pool.workers.keys() - incumbents)
+    if waiting and extra < MAX_SURGE and all(serves(draft.pool, s) for s in targets):
         worker = slots.fill(draft, waiting[0], "restarted by an operator", succeed=True)
         _put(
             draft,
@@ -204,10 +216,9 @@ def _broken(draft: Draft, operation: Operation, slot: Slot) -> bool:
 def _carry_on_stop(draft: Draft, operation: Operation) -> None:
     left = len(draft.pool.workers)
     if left:
-        _put(draft, replace(operation, reason=f"{left} workers still to go"))
-        return
-    draft.tell(Happened.POOL_STOPPED, "the pool is stopped by an operator")
-    _finish(draft, operation, OperationState.DONE, "stopped")
+        _put(draft, replace(operation, reason=f"workers left: {left}"))
+    else:
+        _finish(draft, operation, OperationState.DONE, "stopped")
 
 
 def _await_ready(draft: Draft, operation: Operation) -> None:
@@ -215,26 +226,23 @@ def _await_ready(draft: Draft, operation: Operation) -> None:
     targets = wanted_slots(pool) if pool.up else ()
     ready = [slot for slot in targets if serves(pool, slot)]
     leaving = [worker for worker in pool.workers.values() if worker.slot >= pool.size]
-    operation = _put(
-        draft,
-        replace(
-            operation,
-            progress=(len(ready), len(targets)),
-            reason=f"{len(ready)} of {len(targets)} ready, {len(leaving)} still to go",
-        ),
-    )
+    reason = f"{len(ready)} of {len(targets)} ready" if pool.up else "the pool is stopped"
+    if leaving:
+        reason += f", workers left above the size: {len(leaving)}"
+    operation = _put(draft, replace(operation, progress=(len(ready), len(targets)), reason=reason))
     failed = next((slot for slot in targets if slot.state is SlotState.FAILED), None)
     if failed is not None:
         _finish(draft, operation, OperationState.FAILED, f"slot {failed.number}: {failed.reason}")
     elif len(ready) == len(targets) and not leaving:
-        _finish(draft, operation, OperationState.DONE, f"{len(ready)} of {len(targets)} ready")
+        _finish(draft, operation, OperationState.DONE, reason)
 
 
 def _abandon(draft: Draft, operation: Operation) -> None:
-    """Let go of the new worker of a cancelled restart; the one that it was to replace serves on."""
-    worker = None if operation.successor is None else draft.worker(operation.successor)
-    if worker is not None and worker.state is WorkerState.STARTING:
-        ending.retire(draft, worker, Cause.OPERATOR, "its restart was cancelled")
+    """Let go of the new worker of a cancelled restart, if the old one is there to serve on."""
+    for slot in draft.pool.slots:
+        if slot.successor is not None and slot.successor == operation.successor:
+            worker = draft.pool.workers[slot.successor]
+            ending.retire(draft, worker, Cause.OPERATOR, "its restart was cancelled")
 
 
 def _put(draft: Draft, operation: Operation) -> Operation:

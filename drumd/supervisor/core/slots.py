@@ -53,33 +53,22 @@ def retry(draft: Draft, slot: Slot) -> None:
     again = slot.state is SlotState.FAILED
     fill(
         draft,
-        replace(slot, probation=again),
+        replace(slot, probation=again or slot.probation),
         "tried again after it had failed" if again else "tried again after its backoff",
     )
 
 
 def pardon(draft: Draft, slot: Slot, reason: str) -> Slot:
-    """Forget a slot's failures, so that it is filled at once."""
-    state = SlotState.EMPTY if slot.state in _WAITING else slot.state
-    return draft.put_slot(
-        replace(
-            slot,
-            state=state,
-            since=draft.now,
-            reason=reason,
-            retry_at=None,
-            crashes=(),
-            failures=0,
-            probation=False,
-        )
-    )
+    """Forget a slot's failures, so that it is filled at once if it waits."""
+    slot = replace(slot, crashes=(), failures=0, probation=False)
+    if slot.state is not SlotState.FILLED:
+        slot = replace(slot, state=SlotState.EMPTY, since=draft.now, reason=reason, retry_at=None)
+    return draft.put_slot(slot)
 
 
 def settle(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
-    """Decide what follows for the slot whose incumbent or successor has exited."""
-    slot = draft.slot(worker.slot)
-    if slot is None:
-        return
+    """Decide what follows for the slot that its incumbent or successor has just left."""
+    slot = draft.pool.slots[worker.slot]
     if slot.state is not SlotState.EMPTY:  # of two workers one is left, and goes on
         draft.put_slot(replace(slot, reason=f"attempt {worker.attempt} ended: {reason}"))
         return
@@ -90,11 +79,12 @@ def settle(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered:
     if cause in (Cause.OPERATOR, Cause.SHUTDOWN) or answered:
         # A worker that has answered is worth another one at once: its app works.
         draft.put_slot(replace(slot, since=draft.now, reason=f"replaces a worker: {reason}"))
-    elif cause is Cause.SIGNALLED:
-        # Somebody's kill says nothing about the app, so it counts for nothing.
+    elif cause is Cause.SIGNALLED and draft.pool.was_ready:
+        # Somebody's kill says nothing about an app that has worked, so it counts for nothing. One
+        # that has not may kill itself, or be killed for want of memory where nobody can tell.
         _back_off(draft, slot, draft.chance * draft.pool.policy.backoff_initial, reason)
     else:
-        _count(draft, slot, cause, reason)
+        _count(draft, slot, worker, cause, reason)
 
 
 def _acquit(draft: Draft, slot: Slot, worker: Worker) -> Slot:
@@ -106,7 +96,7 @@ def _acquit(draft: Draft, slot: Slot, worker: Worker) -> Slot:
     return draft.put_slot(replace(slot, crashes=(), failures=0, probation=False))
 
 
-def _count(draft: Draft, slot: Slot, cause: Cause, reason: str) -> None:
+def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) -> None:
     policy = draft.pool.policy
     recent = tuple(at for at in slot.crashes if draft.now - at < policy.period)
     slot = draft.put_slot(replace(slot, crashes=(*recent, draft.now), failures=slot.failures + 1))
@@ -115,6 +105,11 @@ def _count(draft: Draft, slot: Slot, cause: Cause, reason: str) -> None:
     elif cause is Cause.START_TIMEOUT and not draft.pool.was_ready:
         # Nothing of this pool ever worked: the next try would take as long and end the same.
         _fail(draft, slot, reason)
+    elif worker.ready_at is None and slot.failures > policy.intensity:
+        # Starts may take longer than the period, and would be tried for ever.
+        _fail(
+            draft, slot, f"{slot.failures} failures without a stable time; the last one: {reason}"
+        )
     elif len(slot.crashes) > policy.intensity:
         _fail(
             draft,
@@ -158,6 +153,3 @@ def _fail(draft: Draft, slot: Slot, reason: str) -> None:
         slot=slot,
         retry_in=round(draft.pool.policy.retry_after, 1),
     )
-
-
-_WAITING = (SlotState.BACKOFF, SlotState.FAILED)

@@ -31,7 +31,9 @@ def pool_state(pool: Pool) -> PoolState:
         return PoolState.READY
     if all(slot.state is SlotState.FAILED for slot in slots):
         return PoolState.FAILED
-    return PoolState.DEGRADED if pool.was_ready else PoolState.STARTING
+    if pool.was_whole or any(slot.state is SlotState.FAILED for slot in slots):
+        return PoolState.DEGRADED
+    return PoolState.STARTING
 
 
 def pool_reason(pool: Pool) -> str:
@@ -41,7 +43,9 @@ def pool_reason(pool: Pool) -> str:
     ready = sum(serves(pool, slot) for slot in slots)
     text = f"{ready} of {len(slots)} ready"
     if state in (PoolState.STOPPING, PoolState.STOPPED):
-        return "stopped by an operator" if not pool.closing else "drumd stops"
+        if pool.closing:
+            return "drumd stops"
+        return "stopped by an operator" if pool.slots else "not started yet"
     troubled = [slot for slot in slots if slot.state in (SlotState.BACKOFF, SlotState.FAILED)]
     if troubled:
         worst = max(troubled, key=lambda slot: (slot.state is SlotState.FAILED, slot.since))
@@ -52,9 +56,21 @@ def pool_reason(pool: Pool) -> str:
 def next_deadline(pool: Pool) -> float | None:
     """Return the earliest instant at which `TimePassed` has something to do."""
     instants = [w.deadline for w in pool.workers.values() if w.deadline is not None]
-    if pool.up and not pool.closing:
-        instants += [s.retry_at for s in wanted_slots(pool) if s.retry_at is not None]
+    instants += [s.retry_at for s in pool.slots if s.retry_at is not None]
     return min(instants, default=None)
+
+
+def _ready_workers(pool: Pool) -> Mapping[int, Worker]:
+    return {
+        slot.number: worker
+        for slot in pool.slots
+        if (worker := incumbent(pool, slot)) and worker.state is WorkerState.READY
+    }
+
+
+def _attentive(worker: Worker) -> bool:
+    """Say whether a ready worker is free of trouble: it beats, and its exit is not awaited."""
+    return not worker.stalled and not worker.overdue
 
 
 def acceptors(pool: Pool, queues: Iterable[int]) -> Mapping[int, frozenset[int]]:
@@ -65,19 +81,14 @@ def acceptors(pool: Pool, queues: Iterable[int]) -> Mapping[int, frozenset[int]]
     incumbent, or, while that is down or stalled, a sibling that adopts it. Workers in the result
     also accept from listeners that all share.
     """
-    ready = {
-        slot.number: worker
-        for slot in pool.slots
-        if (worker := incumbent(pool, slot)) and worker.state is WorkerState.READY
-    }
-    taken: dict[int, set[int]] = {worker.attempt: set() for worker in ready.values()}
+    ready = _ready_workers(pool)
+    numbers = sorted(queues)
+    taken = {w.attempt: {number} & set(numbers) for number, w in ready.items()}
     # A stalled worker is asked last: it may be only busy, but it does not hear us now.
-    helpers = [w for w in ready.values() if not w.stalled] or list(ready.values())
-    for number in sorted(queues):
+    helpers = [w for w in ready.values() if _attentive(w)] or list(ready.values())
+    for number in numbers:
         own = ready.get(number)
-        if own is not None:
-            taken[own.attempt].add(number)
-        if (own is None or own.stalled) and helpers:
+        if helpers and (own is None or not _attentive(own)):
             helper = min(helpers, key=lambda w: (len(taken[w.attempt]), w.attempt))
             taken[helper.attempt].add(number)
     return {attempt: frozenset(slots) for attempt, slots in taken.items()}
@@ -90,13 +101,9 @@ def steering(pool: Pool, queues: Iterable[int]) -> tuple[int, ...]:
     every wanted slot: connections wait with the kernel for whoever comes.
     """
     numbers = sorted(queues)
-    live = {
-        slot.number: worker
-        for slot in pool.slots
-        if (worker := incumbent(pool, slot)) and worker.state is WorkerState.READY
-    }
+    live = _ready_workers(pool)
     for choice in (
-        [n for n in numbers if n in live and not live[n].stalled],
+        [n for n in numbers if n in live and _attentive(live[n])],
         [n for n in numbers if n in live],
         [n for n in numbers if n < pool.size],
     ):
