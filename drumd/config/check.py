@@ -108,7 +108,8 @@ def _row(path: KeyPath, value: Any, section: BaseModel | None, loaded: Loaded) -
 
 
 def _block(path: KeyPath, rows: list[_Row], *, color: bool) -> str:
-    width = min(_WIDEST, max(len(text) for text, _, _ in rows))
+    lengths = (len(text) for text, _, _ in rows)
+    width = max((length for length in lengths if length <= _WIDEST), default=0)
     lines = [_paint(f"[{'.'.join(map(_key, path))}]", _BOLD, color=color)]
     for text, comment, is_default in rows:
         line = f"{text:<{width}}  # {comment}"

@@ -66,7 +66,7 @@ def load(
     settings = with_default_directories(settings, layers)
     settings, findings = _check_options(settings)
     origins = {".".join(path): _origin_of(layers, path) for path in _leaves(settings)}
-    wrong = {problem.key for problem in problems}
+    wrong = {problem.key for problem in problems} | _unsaid_binds(settings, layers)
     found = [*findings, *errors(settings)]
     problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
     if problems:
@@ -132,6 +132,15 @@ class _LayerSource(PydanticBaseSettingsSource):
 
 def _pools_with_app(layers: Sequence[Layer]) -> set[str]:
     return {name for layer in layers for name, pool in pool_tables(layer.data) if "app" in pool}
+
+
+def _unsaid_binds(settings: Settings, layers: Sequence[Layer]) -> set[str]:
+    """Return the binds that nobody said of pools that are probably a misspelt name alone."""
+    return {
+        f"pools.{name}.bind"
+        for name in settings.pools.keys() - _pools_with_app(layers)
+        if _origin_of(layers, ("pools", name, "bind")) == DEFAULT
+    }
 
 
 def _without(layer: Layer, path: KeyPath) -> Layer:

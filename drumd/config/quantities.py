@@ -77,12 +77,11 @@ def _parse_duration_text(text: str) -> float | None:
 
 def format_duration(seconds: float) -> str:
     """Return `seconds` as `parse_duration` reads it back: `250ms`, `75s`, `1h30m`."""
-    exact = Decimal(repr(float(seconds)))
-    if exact and abs(exact) < 1:
-        milliseconds = exact * 1000
-        return _plain(milliseconds) + "ms" if exact > 0 else _plain(exact)
-    if exact < 0:
+    exact = Decimal(repr(float(seconds) + 0.0))  # + 0.0 makes -0.0 plain
+    if exact < 0:  # no setting allows it; a message about one shows it
         return _plain(exact)
+    if 0 < exact < 1:
+        return _plain(exact * 1000) + "ms"
     if exact < _SECONDS_STAY_BELOW or exact != exact.to_integral_value():
         return _plain(exact) + "s"
     parts = []

@@ -1,0 +1,248 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drumd.config.check import render_problems
+from drumd.config.loading import load
+from drumd.config.problems import ABSENT, ConfigInvalid, Problem
+
+WEB = '[pools.web]\napp = "main:app"\n'
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(
+    here: Path, toml: str, environ: dict[str, str] | None = None, flags: Any = None
+) -> list[Problem]:
+    (here / "drumd.toml").write_text(toml)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(flags or {}, environ or {}, "drumd.toml")
+    return caught.value.problems
+
+
+def test_all_problems_are_named_at_once(here: Path) -> None:
+    """Problems of every kind and source come in one list, each with its origin."""
+    toml = """[supervisor]
+log_level = "inf"
+[pools.web]
+app = "main.py"
+workers = 0
+keepaliv = 3
+restart.backoff_max = "10ms"
+uvicorn.interface = "asgi4"
+[pools.Api]
+app = "m:a"
+app_dir = "nowhere"
+threads = true
+"""
+    environ = {
+        "DRUMD_POOLS__WEB__BACKLOG": "0",
+        "DRUMD_LOG_LEVEL": "info",
+        "DRUMD_POOLS__WEB__ENVIRONMENT": "{",
+    }
+    found = problems(here, toml, environ, {"pools.web.keepalive": "10 sec"})
+    assert {problem.key: problem.origin for problem in found} == {
+        "supervisor.log_level": "drumd.toml:2",
+        "pools.web.app": "drumd.toml:4",
+        "pools.web.workers": "drumd.toml:5",
+        "pools.web.keepaliv": "drumd.toml:6",
+        "pools.web.restart.backoff_max": "drumd.toml:7",
+        "pools.web.uvicorn.interface": "drumd.toml:8",
+        "pools.Api": "drumd.toml:9",
+        "pools.Api.threads": "drumd.toml:12",
+        "pools.web.backlog": "environment DRUMD_POOLS__WEB__BACKLOG",
+        "log_level": "environment DRUMD_LOG_LEVEL",
+        "pools.web.environment": "environment DRUMD_POOLS__WEB__ENVIRONMENT",
+        "pools.web.keepalive": "flag --keepalive",
+    }
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "message", "suggestion"),
+    [
+        (WEB + "workers = 257", "workers", 'from 1 to 256, or "auto"', ""),
+        (WEB + 'workers = "four"', "workers", 'from 1 to 256, or "auto"', ""),
+        (WEB + "workers = true", "workers", 'from 1 to 256, or "auto"', ""),
+        (WEB + "threads = 2.0", "threads", "must be a whole number", ""),
+        (WEB + "threads = 0", "threads", "must be at least 1", ""),
+        (WEB + 'essential = "maybe"', "essential", "must be true or false", ""),
+        (WEB + 'keepalive = "10 sec"', "keepalive", "cannot read '10 sec' as a", "write e.g. 30s"),
+        (WEB + "stop_timeout = 0", "stop_timeout", "must be more than 0", ""),
+        (WEB + "keepalive = nan", "keepalive", "cannot read nan as a duration", "write"),
+        (WEB + "keepalive = true", "keepalive", "cannot read True as a duration", "write"),
+        (WEB + 'worker_memory = "1 pound"', "worker_memory", "as a size", "write e.g. 512MB"),
+        (WEB + 'runtime = "gunicron"', "runtime", "auto, uvicorn, gunicorn or flask", "gunicorn"),
+        (WEB + "bind = []", "bind", "at least one item", ""),
+        (WEB + 'bind = "80"', "bind", "cannot use bind '80': the port is missing", "0.0.0.0:80"),
+        (WEB + 'bind = [":1", "unix:"]', "bind", "the path is missing", "unix:/run"),
+        (WEB + "bind = [5]", "bind", "must be a string", ""),
+        (WEB + "health = 5", "health", "must be a table, [pools.web.health]", ""),
+        (WEB + "environment.X = 5", "environment.X", "must be a string", ""),
+        (WEB + "heath.stall_after = 5", "heath", "no key of [pools.web]", "pools.web.health?"),
+        (WEB + "stall_after = 5", "stall_after", "no key", "pools.web.health.stall_after?"),
+        (WEB + "xyzzy = 5", "xyzzy", "no key", "docs/configuration.md"),
+        ('[pools.web]\napp = "main"', "app", "module:attribute, such as main:app", ""),
+        ('[pools.web]\napp = "src/main.py"', "app", 'such as main:app, with app_dir = "src"', ""),
+        ('[pools.web]\napp = "m:make()"', "app", "module:attribute", "app = create_app()"),
+        ('[pools.web]\napp = ""', "app", "such as main:app", ""),
+        ("[pools.web]", "app", "is missing", 'app = "main:app"'),
+        (WEB + 'app_dir = "nowhere"', "app_dir", "no such directory", "name the directory"),
+        (WEB + 'health.hang_timeout = "0.5s"', "health.hang_timeout", "at least stall_after", ""),
+        (
+            WEB + 'health.request_timeout = "0.5s"',
+            "health.request_timeout",
+            "at least stall_after, which is 1s",
+            "",
+        ),
+    ],
+)
+def test_each_kind_of_problem(
+    here: Path, toml: str, key: str, message: str, suggestion: str
+) -> None:
+    """A wrong value is one problem that says what it must be and, where it can, what was meant."""
+    (problem,) = problems(here, toml)
+    assert problem.key == f"pools.web.{key}"
+    assert message in problem.message
+    assert suggestion in problem.suggestion
+    assert problem.origin.startswith("drumd.toml:")
+
+
+def test_a_config_without_a_pool_is_refused(here: Path) -> None:
+    """Without a pool there is nothing to serve, and the problem shows how to write one."""
+    (problem,) = problems(here, "")
+    assert (problem.key, problem.value) == ("pools", ABSENT)
+    assert "[pools.web]" in problem.suggestion
+
+
+@pytest.mark.parametrize("toml", ["pools = 5", "[pools]\nweb = 5", "supervisor = []\n" + WEB])
+def test_a_value_in_place_of_a_table(here: Path, toml: str) -> None:
+    """A value where a table must be is a problem, not a crash."""
+    assert "must be a table" in problems(here, toml)[0].message
+
+
+def test_a_variable_for_an_unknown_pool_says_which_one_was_meant(here: Path) -> None:
+    """A misspelt pool in a variable has no app, and the problem names the pool like it."""
+    (problem,) = problems(here, WEB, {"DRUMD_POOLS__WEP__WORKERS": "3"})
+    assert (problem.key, problem.origin) == (
+        "pools.wep.app",
+        "environment DRUMD_POOLS__WEP__WORKERS",
+    )
+    assert "the pool web?" in problem.suggestion
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("DRUMD_LOG_LEVEL", "DRUMD_SUPERVISOR__LOG_LEVEL"),
+        ("DRUMD_WORKERS", "DRUMD_POOLS__NAME__WORKERS"),
+        ("DRUMD_POOL__WEB__WORKERS", "DRUMD_POOLS"),
+        ("DRUMD_POOLS__WEB__WORKER", "DRUMD_POOLS__WEB__WORKERS"),
+        ("DRUMD_POOLS__WEB__HEALTH__STAL_AFTER", "DRUMD_POOLS__WEB__HEALTH__STALL_AFTER"),
+    ],
+)
+def test_an_unknown_variable_says_which_one_was_meant(
+    here: Path, variable: str, meant: str
+) -> None:
+    """A DRUMD_ variable that is no setting is a problem that names the variable like it."""
+    (problem,) = problems(here, WEB, {variable: "3"})
+    assert problem.origin == f"environment {variable}"
+    assert f"{meant}?" in problem.suggestion
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (":8000", "0.0.0.0:8000"),
+        ("127.0.0.1:8000", "0.0.0.0:8000"),
+        ("[::1]:8000", "[::]:8000"),
+        ("unix:x", "unix://x"),
+        ("fd://3", "fd://3"),
+    ],
+)
+def test_two_pools_cannot_have_one_address(here: Path, one: str, other: str) -> None:
+    """Addresses that cannot both be bound are a problem, however they are written."""
+    toml = f'{WEB}bind = "{one}"\n[pools.api]\napp = "m:a"\nbind = "{other}"\n'
+    (problem,) = problems(here, toml)
+    assert problem.key == "pools.api.bind"
+    assert "pools.web.bind" in problem.message
+    assert problem.suggestion == "give api an address of its own"
+
+
+def test_two_pools_with_the_default_address(here: Path) -> None:
+    """Two pools that both leave their address at the default collide, too."""
+    (problem,) = problems(here, WEB + '[pools.api]\napp = "m:a"\n')
+    assert (problem.key, problem.origin) == ("pools.api.bind", "default")
+
+
+def test_addresses_that_do_not_collide(here: Path) -> None:
+    """Port 0, other ports, and v4 beside v6 do not collide."""
+    (here / "drumd.toml").write_text(
+        WEB + 'bind = ["0.0.0.0:1", "[::]:1", ":0", ":0", "127.0.0.1:2", "127.0.0.2:2"]\n'
+    )
+    load({}, {}, "drumd.toml")
+
+
+def test_an_address_twice_in_one_list(here: Path) -> None:
+    """One pool that names an address twice, or the admin's, is told so."""
+    toml = f'[supervisor]\nadmin_bind = ":2"\n{WEB}bind = [":1", ":1", "127.0.0.1:2"]\n'
+    messages = [problem.message for problem in problems(here, toml)]
+    assert messages == [
+        "collides with 0.0.0.0:1 of this list",
+        "collides with 0.0.0.0:2 of supervisor.admin_bind",
+    ]
+
+
+SECRET = "hunter2-and-more"
+
+
+def test_secrets_stay_out_of_problems(here: Path) -> None:
+    """No problem repeats a secret, whatever is wrong with it and wherever it was said."""
+    toml = f"""{WEB}
+tokenn = "{SECRET}"
+worker_password = "{SECRET}"
+environment = {{ A_TOKEN = ["{SECRET}"], CREDENTIALS = {{ x = "{SECRET}" }} }}
+enviroment = {{ API_KEY = "{SECRET}" }}
+uvicorn.ssl_keyfile_password = ["{SECRET}"]
+uvicorn.headers = "{SECRET}"
+gunicorn.raw_env = ["TOKEN={SECRET}"]
+"""
+    environ = {
+        "DRUMD_API_KEY": SECRET,
+        "DRUMD_POOLS__API__ENVIRONMENT": '{"TOKEN": ' + SECRET,
+        "DRUMD_POOLS__API__ENVIROMENT__X": SECRET,
+        "DRUMD_POOLS__API__ENVIRONMENT__DB": f"postgres://me:{SECRET}@host/x",
+    }
+    (here / "drumd.toml").write_text(toml)
+    with pytest.raises(ConfigInvalid) as caught:
+        load({}, environ, "drumd.toml")
+    assert len(caught.value.problems) >= 10
+    assert SECRET not in render_problems(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_an_environment_that_is_no_table_is_hidden(here: Path) -> None:
+    """A wrong value in the place of the whole environment may hold secrets and is not shown."""
+    assert SECRET not in str(problems(here, f'{WEB}environment = "TOKEN={SECRET}"'))
+
+
+def test_problems_are_shown_one_block_each(here: Path) -> None:
+    """The list begins with the count; a block has key, value, origin, message and suggestion."""
+    (here / "drumd.toml").write_text(WEB + 'workers = 0\nruntime = "gunicron"\n')
+    with pytest.raises(ConfigInvalid) as caught:
+        load({}, {}, "drumd.toml")
+    assert render_problems(caught.value) == (
+        "cannot use the config: 2 problems\n"
+        "\n"
+        '  pools.web.runtime = "gunicron"   # drumd.toml:4\n'
+        "    must be auto, uvicorn, gunicorn or flask\n"
+        "    did you mean gunicorn?\n"
+        "\n"
+        "  pools.web.workers = 0   # drumd.toml:3\n"
+        '    must be a whole number from 1 to 256, or "auto"\n'
+    )
