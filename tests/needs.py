@@ -1,7 +1,7 @@
 """What a test needs from the machine: skip with the command that helps, or fail where all is due.
 
-With `DRUMD_TESTS_STRICT=1`, as in CI, nothing is skipped: a missing tool is a failure, so that a test
-that silently stopped running is noticed.
+With `DRUMD_TESTS_STRICT=1`, as in CI, nothing is skipped: a missing tool is a failure, so that a
+test that silently stopped running is noticed.
 """
 
 import functools

@@ -25,7 +25,8 @@ class BootedSystem:
         # systemd takes the cgroup that it is born in for the root of all: hence one for it alone.
         enter = f'echo $$ >"{self._cgroup}/cgroup.procs"; exec "$@"'
         unshare = ["unshare", "--pid", "--mount", "--ipc", "--uts", "--cgroup", "--net"]
-        boot = ["sh", BOOT_SCRIPT, stage, sys.base_prefix, sysconfig.get_path("purelib")]
+        site_packages = sysconfig.get_path("purelib")
+        boot = ["sh", str(BOOT_SCRIPT), str(stage), sys.base_prefix, site_packages]
         with self._console.open("wb") as console:
             self._unshare = subprocess.Popen(
                 ["sh", "-c", enter, "sh", *unshare, "--fork", "--kill-child", *boot],
