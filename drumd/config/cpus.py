@@ -84,7 +84,7 @@ def resolve_workers(
     if pool.runtime == "flask":
         return 1, "one: a development server"
     cpus = cpus or usable_cpus()
-    if pool.runtime == "gunicorn" and pool.gunicorn.get("worker_class") == "sync":
+    if pool.runtime in ("auto", "gunicorn") and pool.gunicorn.get("worker_class") == "sync":
         count, reason = 2 * cpus.amount + 1, f"two per CPU and one, {cpus.reason}"
     else:
         count, reason = cpus.amount, f"one per CPU, {cpus.reason}"

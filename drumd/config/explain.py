@@ -28,6 +28,8 @@ _WRONG_TYPE = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_parsing_size": "must be a smaller number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
     "string_type": "must be a string, in quotes",
     "tuple_type": "must be a list of strings",
     "too_short": "must have at least one item",
@@ -35,24 +37,42 @@ _WRONG_TYPE = {
     "too_long": "has too many items",
 }
 
+SIMPLE_TYPES = frozenset({*_WRONG_TYPE, "literal_error"})
+"""pydantic's errors that can be said in words without knowing more of the key."""
+
 _TABLE_EXPECTED = frozenset({"model_type", "dict_type", "model_attributes_type"})
 
 
 def explain(error: ErrorDetails, origin_of: OriginOf, whole_pools: Collection[str]) -> Problem:
     """Return the problem that `error` means; `whole_pools` are the pools that do have an app."""
     kind = error["type"]
-    in_name = error["loc"][-1:] == ("[key]",)
-    location = error["loc"][:-1] if in_name else error["loc"]
-    path = tuple(str(part) for part in location if not isinstance(part, int))
+    path = path_of(error)
     origin = origin_of(path[:-1] if kind == "missing" else path)
     message, suggestion = _sentence(error, path, origin, whole_pools)
-    value = ABSENT if kind == "missing" or in_name else redact(path, error["input"])
+    value = ABSENT if kind == "missing" or _is_about_name(error) else redact(path, error["input"])
     if kind == "extra_forbidden":
         # Nothing is known about such a key, so its name alone says whether it holds a secret.
         value = ABSENT if isinstance(value, dict) or looks_secret(path[-1]) else value
     return Problem(
         key=".".join(path), value=value, message=message, suggestion=suggestion, origin=origin
     )
+
+
+def path_of(error: ErrorDetails) -> KeyPath:
+    """Return the path of the key that an error is about; of a list, the whole list."""
+    location = error["loc"][:-1] if _is_about_name(error) else error["loc"]
+    return tuple(part for part in location if isinstance(part, str))
+
+
+def _is_about_name(error: ErrorDetails) -> bool:
+    """Tell whether it is a pool's name that is wrong: pydantic adds a mark to its location."""
+    location = error["loc"]
+    return (
+        len(location) == _NAME_DEPTH and location[2] == "[key]" and error["type"] == "value_error"
+    )
+
+
+_NAME_DEPTH = len(("pools", "NAME", "[key]"))
 
 
 def _sentence(

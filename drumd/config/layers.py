@@ -42,7 +42,7 @@ class _Builder:
     problems: list[Problem] = field(default_factory=list)
 
     def put(self, path: KeyPath, value: object, origin: str) -> None:
-        """Set the value at `path`; a table that is there already is extended."""
+        """Set the value at `path`, in the table that is there already if there is one."""
         self.said_by[path] = origin
         table = self.data
         for name in path[:-1]:
@@ -50,11 +50,7 @@ class _Builder:
             if not isinstance(inner, dict):
                 inner = table[name] = {}
             table = inner
-        present = table.get(path[-1])
-        if isinstance(present, dict) and isinstance(value, dict):
-            table[path[-1]] = {**value, **present}
-        else:
-            table[path[-1]] = value
+        table[path[-1]] = value
 
     def layer(self) -> Layer:
         return Layer(
@@ -99,7 +95,7 @@ def environment_layer(environ: Mapping[str, str], pool_names: Collection[str]) -
     `pool_names` is that, and `my_pool` otherwise.
     """
     builder = _Builder()
-    for variable, text in sorted(environ.items()):
+    for variable, text in sorted(environ.items()):  # a table comes before the keys in it
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_CONFIG:
             continue
         origin = f"environment {variable}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from drumd.config.explain import explain
+from drumd.config.explain import explain, path_of
 from drumd.config.layers import (
     KeyPath,
     Layer,
@@ -93,8 +93,7 @@ def _validate(layers: Sequence[Layer]) -> tuple[Settings, list[Problem]]:
             found = error.errors(include_url=False)
         for detail in found:
             problem = explain(detail, lambda path: _origin_of(layers, path), whole_pools)
-            path = tuple(str(part) for part in detail["loc"] if isinstance(part, str))
-            path = path[:-1] if path[-1:] == ("[key]",) else path
+            path = path_of(detail)
             problems.setdefault(path, problem)
             kept = [_without(layer, path) for layer in kept]
             if detail["type"] == "missing":

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from drumd.config.explain import explain_type, must_be_one_of
+from drumd.config.explain import SIMPLE_TYPES, explain_type, must_be_one_of
 from drumd.config.layers import KeyPath
 from drumd.config.problems import nearest
 from drumd.config.rules import Finding
@@ -188,7 +188,8 @@ def _check_uvicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding
     from uvicorn import Config  # noqa: PLC0415 - half a second that most configs don't need
 
     types = typing.get_type_hints(Config.__init__)
-    known = set(inspect.signature(Config.__init__).parameters) - {"self"}
+    parameters = inspect.signature(Config).parameters
+    known = set(parameters)
     good: Options = {}
     findings = []
     for key, value in table.items():
@@ -208,7 +209,7 @@ def _check_uvicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding
             with _logging_left_alone():
                 Config("unknown:app", log_config=None, workers=1, **{key: read})
         except ValidationError as error:
-            message, suggestion = explain_type(error.errors(include_url=False)[0])
+            message, suggestion = _explain_mismatch(error, str(parameters[key].annotation))
         except Exception as error:  # noqa: BLE001 - whatever uvicorn says about its own option
             message, suggestion = _refusal("uvicorn", (*path, key), value, error), ""
         else:
@@ -218,6 +219,15 @@ def _check_uvicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding
             Finding(path=(*path, key), value=value, message=message, suggestion=suggestion)
         )
     return good, findings
+
+
+def _explain_mismatch(error: ValidationError, annotation: str) -> tuple[str, str]:
+    """Return what a value must be: in words when there is one way to be right, else as a type."""
+    found = error.errors(include_url=False)
+    kinds = {detail["type"] for detail in found}
+    if len(found) == 1 and not found[0]["loc"] and kinds <= SIMPLE_TYPES:
+        return explain_type(found[0])
+    return f"must be {annotation} (Python's notation)", ""
 
 
 def _refuse_name(key: str, value: object) -> tuple[str, str]:
@@ -289,6 +299,10 @@ def _check_gunicorn(path: KeyPath, table: Options) -> tuple[Options, list[Findin
             )
         else:
             good[key] = value
+    try:
+        config.validate()
+    except Exception as error:  # noqa: BLE001 - the same
+        findings.append(Finding(path=path, message=_refusal("gunicorn", path, None, error)))
     return good, findings
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from drumd.config.quantities import ByteSize, Seconds
-from drumd.wire.address import parse_address
+from drumd.wire.address import TcpAddress, parse_address
 
 RuntimeChoice = Literal["auto", "uvicorn", "gunicorn", "flask"]
 BalanceChoice = Literal["auto", "shared", "per-slot"]
@@ -71,6 +71,29 @@ def _one_or_many(value: object) -> object:
 def _address(text: str) -> str:
     """Return the address in the one form that compares."""
     return str(parse_address(text))
+
+
+def _tcp_address(text: str) -> str:
+    if not isinstance(parse_address(text), TcpAddress):
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueError
+            "must be host:port; who may use a path is said by admin_socket"
+        )
+    return text
+
+
+def _socket_path(path: str) -> str:
+    """Refuse what the kernel takes for no socket's path."""
+    parse_address(f"unix:{path}")
+    return path
+
+
+def _variables(environment: dict[str, str]) -> dict[str, str]:
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"cannot set a variable {name!r}; names have no =, and nothing a NUL")
+        if name.startswith("DRUMD_"):
+            raise ValueError(f"cannot set {name}; drumd tells its workers by this name")
+    return environment
 
 
 def _lower(value: object) -> object:
@@ -200,7 +223,7 @@ class PoolSettings(_Section):
     )
     health: Health = Field(default=Health(), description="when a worker is stalled, and when hung")
     restart: Restart = Field(default=Restart(), description="what follows crashes")
-    environment: dict[str, str] = Field(
+    environment: Annotated[dict[str, str], AfterValidator(_variables)] = Field(
         default_factory=dict, description="environment variables for the workers"
     )
     uvicorn: dict[str, Any] = Field(
@@ -214,7 +237,7 @@ class PoolSettings(_Section):
 class SupervisorSettings(_Section):
     """The daemon itself."""
 
-    admin_socket: str | None = Field(
+    admin_socket: Annotated[str, Field(min_length=1), AfterValidator(_socket_path)] | None = Field(
         default=None,
         min_length=1,
         description="path of the admin socket; by default a directory of this user's",
@@ -224,7 +247,7 @@ class SupervisorSettings(_Section):
         min_length=1,
         description="a group whose members may operate drumd, besides root and its own user",
     )
-    admin_bind: Bind | None = Field(
+    admin_bind: Annotated[Bind, AfterValidator(_tcp_address)] | None = Field(
         default=None, description="host:port for /metrics, /livez and /readyz, read-only"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (

@@ -38,7 +38,8 @@ def file_layer(path: str | os.PathLike[str]) -> Layer:
 
 def _read(file: Path, shown: str) -> str:
     try:
-        return file.read_bytes().decode()
+        # Some editors begin a file with a byte order mark and end lines with CR LF.
+        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         message = "cannot read the config: there is no such file"
         suggestion = "name it with --config, or serve one app without a file: drumd serve main:app"

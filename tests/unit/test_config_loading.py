@@ -185,6 +185,15 @@ secure_scheme_headers = { A = "b" }
     }
 
 
+def test_files_of_other_editors_are_read(here: Path) -> None:
+    """A byte order mark and CR LF at the ends of lines change neither values nor line numbers."""
+    text = WEB + 'environment.X = """\na"""\nthreads = 3\n'
+    (here / "drumd.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    config = load({}, {}, "drumd.toml")
+    assert config.settings.pools["web"].threads == 3
+    assert config.origins["pools.web.threads"] == "drumd.toml:5"
+
+
 def test_every_value_has_an_origin(here: Path) -> None:
     """Each key of the settings has an origin, whether it was said or not."""
     config = loaded(here, WEB)

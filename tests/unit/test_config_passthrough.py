@@ -60,7 +60,7 @@ def test_good_options_pass() -> None:
         ("http", "h12", "must be auto, h11", "h11?"),
         ("log_level", "inf", "must be critical", "info?"),
         ("limit_concurrency", 1.5, "must be a whole number", ""),
-        ("headers", [["x"]], "", ""),
+        ("headers", [["x"]], "must be list[tuple[str, str]] | None", ""),
         ("ssl_certfile", "gone.pem", "there is no such file", "app_dir"),
         ("host", "::", "cannot be passed to uvicorn", "`bind`"),
         ("workers", 3, "cannot be passed to uvicorn", "`workers`"),

@@ -1,11 +1,15 @@
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from drumd.config.check import render_problems
+from drumd.config.check import render, render_problems, to_toml
 from drumd.config.loading import load
 from drumd.config.problems import ABSENT, ConfigInvalid, Problem
+from drumd.config.settings import PoolSettings, Settings, SupervisorSettings
 
 WEB = '[pools.web]\napp = "main:app"\n'
 
@@ -111,6 +115,79 @@ def test_each_kind_of_problem(
     assert message in problem.message
     assert suggestion in problem.suggestion
     assert problem.origin.startswith("drumd.toml:")
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "message"),
+    [
+        ('admin_bind = "unix:/x"', "admin_bind", "must be host:port"),
+        ('admin_bind = "80"', "admin_bind", "the port is missing"),
+        (f'admin_socket = "/{"x" * 120}"', "admin_socket", "bytes long"),
+        ('admin_socket = ""', "admin_socket", "must not be empty"),
+        ("journal_size = 1", "journal_size", "must be at least 10"),
+    ],
+)
+def test_problems_of_the_supervisor(here: Path, toml: str, key: str, message: str) -> None:
+    """The daemon's own settings are looked at in the same way."""
+    (problem,) = problems(here, f"[supervisor]\n{toml}\n{WEB}")
+    assert (problem.key, problem.origin) == (f"supervisor.{key}", "drumd.toml:2")
+    assert message in problem.message
+
+
+@pytest.mark.parametrize("name", ["DRUMD_SPEC_FD", "", "A=B", "NUL\\u0000"])
+def test_variables_that_workers_cannot_have(here: Path, name: str) -> None:
+    """A name that drumd uses itself, or that no variable can have, is refused."""
+    (problem,) = problems(here, f'{WEB}environment."{name}" = "x"')
+    assert problem.key == "pools.web.environment"
+    assert problem.message.startswith("cannot set")
+
+
+KEYS = st.sampled_from(
+    [
+        *(*Settings.model_fields, *PoolSettings.model_fields, *SupervisorSettings.model_fields),
+        *(
+            "web",
+            "my-pool",
+            "Bad",
+            "",
+            "a.b",
+            "stall_after",
+            "ws_max_size",
+            "worker_class",
+            "[key]",
+        ),
+    ]
+)
+LEAVES = st.one_of(
+    st.none().map(lambda _: "main:app"),
+    *(st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    st.sampled_from(["auto", ":80", "unix:x", "30s", "1GB", "gunicorn", "debug"]),
+)
+TABLES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+@given(
+    st.dictionaries(KEYS, TABLES, max_size=3),
+    st.dictionaries(st.sampled_from(["web", "api", "Bad"]), st.dictionaries(KEYS, TABLES)),
+)
+@example({"[key]": 1}, {"[key]": {"[key]": 1, "environment": {"[key]": 1}}})
+@settings(deadline=None)
+def test_whatever_is_written_ends_in_a_config_or_in_problems(
+    top: dict[str, Any], pools: dict[str, Any]
+) -> None:
+    """No file makes the loading itself fail, and every problem can be shown."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "drumd.toml")
+        tables = {**top, "pools": pools}
+        file.write_text("".join(f"{to_toml(k)} = {to_toml(v)}\n" for k, v in tables.items()))
+        try:
+            shown = render(load({}, {}, file), color=False)
+        except ConfigInvalid as error:
+            shown = render_problems(error)
+    assert shown.startswith(("[supervisor]", "cannot use the config: "))
+    assert "cannot use the config: 0" not in shown
 
 
 def test_a_config_without_a_pool_is_refused(here: Path) -> None:
