@@ -86,17 +86,20 @@ def _validate(layers: Sequence[Layer]) -> tuple[Settings, list[Problem]]:
     problems: dict[KeyPath, Problem] = {}
     whole_pools = _pools_with_app(layers)
     kept = list(layers)
+    seen: set[tuple[KeyPath, str]] = set()
     while True:
         try:
             return _read(kept), list(problems.values())
         except ValidationError as error:
-            found = error.errors(include_url=False)
-        for detail in found:
+            found = {(path_of(detail), detail["type"]): detail for detail in error.errors()}
+            if found.keys() <= seen:  # taking it out did not help, so it is a bug of drumd's own
+                raise
+        seen |= found.keys()
+        for (path, kind), detail in found.items():
             problem = explain(detail, lambda path: _origin_of(layers, path), whole_pools)
-            path = path_of(detail)
             problems.setdefault(path, problem)
             kept = [_without(layer, path) for layer in kept]
-            if detail["type"] == "missing":
+            if kind == "missing" and path[:-1] not in problems:  # else its whole pool is taken out
                 kept.insert(0, _stand_in(path))
 
 

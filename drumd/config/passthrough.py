@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from drumd.config.explain import SIMPLE_TYPES, explain_type, must_be_one_of
 from drumd.config.layers import KeyPath
 from drumd.config.problems import nearest
+from drumd.config.refusals import HOOKS, REFUSED_BY_GUNICORN, REFUSED_BY_UVICORN
 from drumd.config.rules import Finding
 from drumd.config.secrets import redact
 from drumd.config.settings import PoolSettings
@@ -32,96 +33,14 @@ _TLS_FILES = frozenset(
     {"ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "certfile", "keyfile", "ca_certs"}
 )
 
-_RELOAD = "drumd replaces workers by `drumctl restart`, and never watches files in production"
-_RECYCLE = "this version of drumd does not replace workers by their requests"
-_ROOT = "leave the user to what starts drumd, such as User= and Group= of systemd"
-_OWN_CHANNEL = "drumd talks to its workers over a socket of its own, and needs no file"
-_IN_SUPERVISOR = "hooks are not run; do this in the app itself"
-_LOGGING = "set up logging in the app; drumd collects what it writes"
-
-
-def _use(key: str) -> str:
-    return f"set `{key}` of the pool"
-
-
-_REFUSED_BY_UVICORN = {
-    "app": _use("app"),
-    "app_dir": _use("app_dir"),
-    "host": _use("bind"),
-    "port": _use("bind"),
-    "uds": _use("bind"),
-    "fd": _use("bind"),
-    "workers": _use("workers"),
-    "backlog": _use("backlog"),
-    "env_file": _use("environment"),
-    "access_log": _use("access_log"),
-    "timeout_keep_alive": _use("keepalive"),
-    "timeout_graceful_shutdown": _use("grace_period"),
-    "timeout_worker_healthcheck": _use("health.hang_timeout"),
-    "callback_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
-    "timeout_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
-    "limit_max_requests": _RECYCLE,
-    "limit_max_requests_jitter": _RECYCLE,
-    "log_config": _LOGGING,
-    "reload": _RELOAD,
-    "reload_dirs": _RELOAD,
-    "reload_delay": _RELOAD,
-    "reload_includes": _RELOAD,
-    "reload_excludes": _RELOAD,
-    "ssl_context_factory": "name files by ssl_certfile and ssl_keyfile",
-}
-
-_REFUSED_BY_GUNICORN = {
-    "bind": _use("bind"),
-    "reuse_port": _use("balance"),
-    "workers": _use("workers"),
-    "threads": _use("threads"),
-    "backlog": _use("backlog"),
-    "keepalive": _use("keepalive"),
-    "timeout": _use("health.request_timeout"),
-    "graceful_timeout": _use("grace_period"),
-    "chdir": _use("app_dir"),
-    "pythonpath": _use("app_dir"),
-    "wsgi_app": _use("app"),
-    "raw_env": _use("environment"),
-    "accesslog": _use("access_log"),
-    "preload_app": "this version of drumd imports the app in each worker",
-    "max_requests": _RECYCLE,
-    "max_requests_jitter": _RECYCLE,
-    "reload": _RELOAD,
-    "reload_engine": _RELOAD,
-    "reload_extra_files": _RELOAD,
-    "daemon": "drumd stays in the foreground; let systemd or the container run it",
-    "pidfile": "drumd writes none; systemd and `drumctl status` know the pid",
-    "worker_tmp_dir": _OWN_CHANNEL,
-    "control_socket": _OWN_CHANNEL,
-    "control_socket_mode": _OWN_CHANNEL,
-    "control_socket_disable": _OWN_CHANNEL,
-    "user": _ROOT,
-    "group": _ROOT,
-    "initgroups": _ROOT,
-    "umask": "leave it to what starts drumd, such as UMask= of systemd",
-    "config": "write its settings into this table",
-    "check_config": "run `drumd check`",
-    "print_config": "run `drumd check`",
-    "paste": _use("app"),
-    "raw_paste_global_conf": _use("app"),
-    "spew": "trace the app from within",
-    "logconfig": _LOGGING,
-    "logconfig_dict": _LOGGING,
-    "logconfig_json": _LOGGING,
-    "capture_output": "drumd collects what workers write in any case",
-    "enable_stdio_inheritance": "drumd collects what workers write in any case",
-}
-
 
 def check_options(pool_name: str, pool: PoolSettings) -> tuple[dict[str, Options], list[Finding]]:
     """Return both tables as their servers read them, and what is wrong in them."""
     options: dict[str, Options] = {}
     findings: list[Finding] = []
     for server, table, refused, check in (
-        ("uvicorn", pool.uvicorn, _REFUSED_BY_UVICORN, _check_uvicorn),
-        ("gunicorn", pool.gunicorn, _REFUSED_BY_GUNICORN, _check_gunicorn),
+        ("uvicorn", pool.uvicorn, REFUSED_BY_UVICORN, _check_uvicorn),
+        ("gunicorn", pool.gunicorn, REFUSED_BY_GUNICORN, _check_gunicorn),
     ):
         path = ("pools", pool_name, server)
         good, bad = _checked_by(check, path, table, refused) if table else ({}, [])
@@ -194,7 +113,7 @@ def _check_uvicorn(path: KeyPath, table: Options) -> tuple[Options, list[Finding
     findings = []
     for key, value in table.items():
         if key not in known:
-            passable = known - set(_REFUSED_BY_UVICORN)
+            passable = known - set(REFUSED_BY_UVICORN)
             findings.append(_unknown(path, key, value, passable, "uvicorn"))
             continue
         message, suggestion = _refuse_name(key, value)
@@ -280,12 +199,12 @@ def _check_gunicorn(path: KeyPath, table: Options) -> tuple[Options, list[Findin
     for key, value in table.items():
         message, suggestion = "", ""
         if key not in known:
-            passable = known - hooks - set(_REFUSED_BY_GUNICORN)
+            passable = known - hooks - set(REFUSED_BY_GUNICORN)
             findings.append(_unknown(path, key, value, passable, "gunicorn"))
             continue
         if key in hooks or key.startswith("dirty_"):
             # Reading a hook would import it, and with it the user's code, into the supervisor.
-            message, suggestion = "cannot be passed to gunicorn", _IN_SUPERVISOR
+            message, suggestion = "cannot be passed to gunicorn", HOOKS
         elif key == "worker_class":
             message, suggestion = _refuse_worker_class(value)
         else:

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from gunicorn.config import make_settings
 
-from drumd.config import passthrough
+from drumd.config import refusals
 from drumd.config.passthrough import check_options
 from drumd.config.rules import Finding
 from drumd.config.settings import PoolSettings
@@ -130,8 +130,8 @@ def test_what_is_no_json_cannot_travel(server: str) -> None:
 def test_every_refused_key_is_one_that_the_server_has() -> None:
     """The refusals name parameters and settings that exist, so that none is a typing error."""
     parameters = set(inspect.signature(uvicorn.Config.__init__).parameters)
-    assert set(passthrough._REFUSED_BY_UVICORN) - {"app_dir"} <= parameters
-    assert set(passthrough._REFUSED_BY_GUNICORN) <= set(make_settings())
+    assert set(refusals.REFUSED_BY_UVICORN) - {"app_dir"} <= parameters
+    assert set(refusals.REFUSED_BY_GUNICORN) <= set(make_settings())
 
 
 def test_checking_leaves_logging_alone() -> None:

@@ -190,6 +190,24 @@ def test_whatever_is_written_ends_in_a_config_or_in_problems(
     assert "cannot use the config: 0" not in shown
 
 
+PARTS = KEYS.filter(lambda name: name != "").map(str.upper) | st.sampled_from(["POOLS", "X", ""])
+VARIABLES = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "DRUMD_" + "__".join(parts))
+
+
+@given(st.dictionaries(VARIABLES, TABLES.map(to_toml) | LEAVES.map(str), max_size=5))
+@settings(deadline=None)
+def test_whatever_is_in_the_environment_ends_in_a_config_or_in_problems(
+    environ: dict[str, str],
+) -> None:
+    """No environment makes the loading itself fail, and every problem can be shown."""
+    try:
+        shown = render(load({"pools.web.app": "main:app"}, environ, None), color=False)
+    except ConfigInvalid as error:
+        shown = render_problems(error)
+    assert shown.startswith(("[supervisor]", "cannot use the config: "))
+    assert "cannot use the config: 0" not in shown
+
+
 def test_a_config_without_a_pool_is_refused(here: Path) -> None:
     """Without a pool there is nothing to serve, and the problem shows how to write one."""
     (problem,) = problems(here, "")
