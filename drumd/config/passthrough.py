@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from drumd.config.explain import SIMPLE_TYPES, explain_type, must_be_one_of
 from drumd.config.layers import KeyPath
 from drumd.config.problems import nearest
-from drumd.config.refusals import HOOKS, REFUSED_BY_GUNICORN, REFUSED_BY_UVICORN
+from drumd.config.refusals import (
+    MASTERS_HOOK,
+    REFUSED_BY_GUNICORN,
+    REFUSED_BY_UVICORN,
+    WORKERS_HOOKS,
+)
 from drumd.config.rules import Finding
 from drumd.config.secrets import redact
 from drumd.config.settings import PoolSettings
@@ -28,6 +34,8 @@ WORKER_CLASSES = ("sync", "gthread", "gevent", "asgi")
 """gunicorn's worker classes that drumd can run."""
 
 Options = dict[str, Any]
+
+_HOOK = re.compile(r"\w+(\.\w+)+")
 
 _TLS_FILES = frozenset(
     {"ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "certfile", "keyfile", "ca_certs"}
@@ -199,12 +207,15 @@ def _check_gunicorn(path: KeyPath, table: Options) -> tuple[Options, list[Findin
     for key, value in table.items():
         message, suggestion = "", ""
         if key not in known:
-            passable = known - hooks - set(REFUSED_BY_GUNICORN)
+            passable = known - (hooks - WORKERS_HOOKS) - set(REFUSED_BY_GUNICORN)
             findings.append(_unknown(path, key, value, passable, "gunicorn"))
             continue
-        if key in hooks or key.startswith("dirty_"):
-            # Reading a hook would import it, and with it the user's code, into the supervisor.
-            message, suggestion = "cannot be passed to gunicorn", HOOKS
+        if key in WORKERS_HOOKS:
+            # Only its form is looked at: gunicorn would import it, and with it the user's code.
+            if not isinstance(value, str) or not _HOOK.fullmatch(value):
+                message, suggestion = "must be a string, module.function", ""
+        elif key in hooks or key.startswith("dirty_"):
+            message, suggestion = "cannot be passed to gunicorn", MASTERS_HOOK
         elif key == "worker_class":
             message, suggestion = _refuse_worker_class(value)
         else:

@@ -7,7 +7,19 @@ _RELOAD = "drumd replaces workers by `drumctl restart`, and never watches files 
 _RECYCLE = "this version of drumd does not replace workers by their requests"
 _ROOT = "leave the user to what starts drumd, such as User= and Group= of systemd"
 _OWN_CHANNEL = "drumd talks to its workers over a socket of its own, and needs no file"
-HOOKS = "hooks are not run; do this in the app itself"
+MASTERS_HOOK = "gunicorn's master would call it, and drumd takes its place; see post_worker_init"
+
+WORKERS_HOOKS = frozenset(
+    {
+        "post_worker_init",
+        "pre_request",
+        "post_request",
+        "worker_int",
+        "worker_abort",
+        "ssl_context",
+    }
+)
+"""Hooks of gunicorn's that a worker calls, given as `module.function`."""
 _LOGGING = "set up logging in the app; drumd collects what it writes"
 
 
@@ -55,7 +67,6 @@ REFUSED_BY_GUNICORN = {
     "pythonpath": _use("app_dir"),
     "wsgi_app": _use("app"),
     "raw_env": _use("environment"),
-    "accesslog": _use("access_log"),
     "preload_app": "this version of drumd imports the app in each worker",
     "max_requests": _RECYCLE,
     "max_requests_jitter": _RECYCLE,

@@ -54,7 +54,7 @@ def _app(text: str) -> str:
 def _app_advice(text: str) -> str:
     module, colon, attribute = text.partition(":")
     if attribute.endswith(")"):
-        return "; calls are not made: give the module an object, such as app = create_app()"
+        return "; leave the parentheses away: a factory that takes no arguments is called"
     if "/" in module or module.endswith(".py"):
         directory, _, name = module.rpartition("/")
         directory_hint = f', with app_dir = "{directory}"' if directory else ""

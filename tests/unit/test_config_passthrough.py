@@ -110,14 +110,14 @@ def test_wrong_options_of_gunicorn(key: str, value: Any, message: str, suggestio
     assert suggestion in found.suggestion
 
 
-def test_hooks_are_refused_without_importing_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hook of gunicorn's is refused, and the user's code that it names is not run."""
-    (tmp_path / "user_hooks.py").write_text("def post_fork(server, worker): pass\n")
+def test_hooks_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of the worker's passes, one of the master's does not, and neither is imported here."""
+    (tmp_path / "user_hooks.py").write_text("def hook(server, worker): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = finding(gunicorn={"post_fork": "user_hooks.post_fork"})
-    assert "hooks" in found.suggestion
+    options, findings = check_options("web", pool(gunicorn={"pre_request": "user_hooks.hook"}))
+    assert (options["gunicorn"], findings) == ({"pre_request": "user_hooks.hook"}, [])
+    assert "master" in finding(gunicorn={"post_fork": "user_hooks.hook"}).suggestion
+    assert "module.function" in finding(gunicorn={"pre_request": "hook"}).message
     assert "user_hooks" not in sys.modules
 
 
@@ -131,7 +131,7 @@ def test_every_refused_key_is_one_that_the_server_has() -> None:
     """The refusals name parameters and settings that exist, so that none is a typing error."""
     parameters = set(inspect.signature(uvicorn.Config.__init__).parameters)
     assert set(refusals.REFUSED_BY_UVICORN) - {"app_dir"} <= parameters
-    assert set(refusals.REFUSED_BY_GUNICORN) <= set(make_settings())
+    assert set(refusals.REFUSED_BY_GUNICORN) | refusals.WORKERS_HOOKS <= set(make_settings())
 
 
 def test_checking_leaves_logging_alone() -> None:

@@ -93,7 +93,7 @@ threads = true
         (WEB + "xyzzy = 5", "xyzzy", "no key", "docs/configuration.md"),
         ('[pools.web]\napp = "main"', "app", "module:attribute, such as main:app", ""),
         ('[pools.web]\napp = "src/main.py"', "app", 'such as main:app, with app_dir = "src"', ""),
-        ('[pools.web]\napp = "m:make()"', "app", "module:attribute", "app = create_app()"),
+        ('[pools.web]\napp = "m:make()"', "app", "module:attribute", "leave the parentheses away"),
         ('[pools.web]\napp = ""', "app", "such as main:app", ""),
         ("[pools.web]", "app", "is missing", 'app = "main:app"'),
         (WEB + 'app_dir = "nowhere"', "app_dir", "no such directory", "name the directory"),
