@@ -133,7 +133,7 @@ def test_what_forked_processes_counted_is_folded(tmp_path: Path) -> None:
 
 
 def test_files_stay_bounded_over_many_lives(tmp_path: Path) -> None:
-    """Many workers that fork leave as many files as three did, on three leases; no count is lost."""
+    """Many workers on three leases leave as many files as the first three; no count is lost."""
     metrics = AppMetrics()
     lives, bound, last = 42, 0, 0.0
     for life in range(lives):
@@ -160,7 +160,7 @@ def test_a_scrape_folds_what_a_living_worker_forked(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_costs_itself_only(tmp_path: Path) -> None:
-    """Files that are empty, torn or no such files at all never fail a scrape; torn ones are counted."""
+    """Empty, torn or foreign files never fail a scrape; those not empty are counted."""
     metrics = AppMetrics()
     _work(tmp_path, 0, "jobs.labels('a').inc(5)")
     (tmp_path / "counter_L1.db").write_bytes(b"")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import structlog
 
 from drumd.supervisor.core.facts import Happened
+from drumd.supervisor.core.model import Cause
 from drumd.supervisor.observe.console import ConsoleRenderer
 from drumd.supervisor.observe.journal import Entry
 from drumd.supervisor.observe.sink import Sink
@@ -37,8 +38,8 @@ _LEVELS = {
     Happened.OPERATION_FAILED: "error",
 }
 """Events that are not `info`."""
-UNEXPECTED_CAUSES = frozenset({"crash", "failed-start", "start-timeout", "hung", "killed"})
-"""Values of a `worker.exited` fact's `cause` that make it a warning."""
+_EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN})
+"""Values of a `worker.exited` fact's `cause` with which it is no warning."""
 _SYSLOG = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _MAX_NESTED = 65_536
 """Characters of a worker's line that is looked at for JSON."""
@@ -128,7 +129,7 @@ class Logs:
 def level_of(entry: Entry) -> str:
     """Return the log level of an entry's event."""
     if entry.fact.event is Happened.WORKER_EXITED:
-        return "warning" if entry.fact.extra.get("cause") in UNEXPECTED_CAUSES else "info"
+        return "info" if entry.fact.extra.get("cause") in _EXPECTED_CAUSES else "warning"
     return _LEVELS.get(entry.fact.event, "info")
 
 

@@ -4,6 +4,7 @@ Labels have bounded sets of values: pools, states, leases, listeners. Pids are n
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -20,13 +21,14 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from drumd.supervisor.core.model import Cause, PoolState, SlotState, WorkerState
 from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
 from drumd.wire.scoreboard import COUNTERS, DURATION_BOUNDS, add_counters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-WORKER_STATES = ("starting", "ready", "draining", "stopping", "killing")
-"""States that live workers can have; each is reported, also while no worker is in it."""
+WORKER_STATES = tuple(state for state in WorkerState if state is not WorkerState.EXITED)
+"""States that live workers can have. Each state is reported, also while nothing is in it."""
 _CODES = {
     "status_1xx": "1xx",
     "status_2xx": "2xx",
@@ -125,16 +127,15 @@ def _states(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:
     for pool in pools:
         name = pool.name
         info.add_metric([name, pool.runtime], 1)
-        state.add_metric([name, pool.state], 1)
+        for pool_state in PoolState:
+            state.add_metric([name, pool_state], pool_state == pool.state)
         generation.add_metric([name], pool.generation)
         size.add_metric([name], pool.size)
-        for slot_state, count in pool.slots_by_state.items():
-            slots.add_metric([name, slot_state], count)
-        counts = dict.fromkeys(WORKER_STATES, 0)
-        for worker in pool.workers:
-            counts[worker.state] = counts.get(worker.state, 0) + 1
-        for worker_state, count in counts.items():
-            workers.add_metric([name, worker_state], count)
+        for slot_state in SlotState:
+            slots.add_metric([name, slot_state], pool.slots_by_state.get(slot_state, 0))
+        counts = Counter(worker.state for worker in pool.workers)
+        for worker_state in WORKER_STATES:
+            workers.add_metric([name, worker_state], counts[worker_state])
         stalled.add_metric([name], sum(worker.stalled for worker in pool.workers))
     yield from (info, state, generation, size, slots, workers, stalled)
 
@@ -147,8 +148,8 @@ def _lives(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:
         "drumd_worker_start_duration_seconds", "Time from spawn to ready.", labels=["pool"]
     )
     for pool in pools:
-        for cause, count in pool.exits.items():
-            exits.add_metric([pool.name, cause], count)
+        for cause in Cause:
+            exits.add_metric([pool.name, cause], pool.exits.get(cause, 0))
         buckets = _buckets(START_BOUNDS, pool.start_durations)
         starts.add_metric([pool.name], buckets=buckets, sum_value=pool.start_seconds)
     yield from (exits, starts)

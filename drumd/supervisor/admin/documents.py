@@ -1,0 +1,48 @@
+"""The documents that the admin API takes and gives, apart from the status, which is the owner's."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from drumd.supervisor.operator import FINAL, Operation
+
+MAX_SIZE = 4096
+"""Slots that a pool can be scaled to through the API: a typing error must not end a host."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RestartBody(_Body):
+    """What to restart: one slot, or the whole pool."""
+
+    slot: Annotated[int, Field(ge=0)] | None = None
+
+
+class ScaleBody(_Body):
+    """What to scale to."""
+
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE)]
+
+
+def operation_document(operation: Operation) -> dict[str, Any]:
+    """Return an operation as the API shows it."""
+    return {
+        **asdict(operation),
+        "progress": list(operation.progress),
+        "final": is_final(operation),
+        "reading": reading(operation),
+    }
+
+
+def is_final(operation: Operation) -> bool:
+    """Say whether the operation has ended, in whatever way."""
+    return operation.state in FINAL
+
+
+def reading(operation: Operation) -> str:
+    """Return a text that changes whenever the operation's state, progress or reason does."""
+    done, total = operation.progress
+    return f"{operation.state}:{done}:{total}:{operation.reason}"
