@@ -188,12 +188,11 @@ def _directories(proc: Path, kind: str, controller: str) -> Iterator[Path]:
     for root, mount in _mounts(proc, kind, controller):
         if path is None:
             return
-        try:
-            below = Path(path).relative_to(root)
-        except ValueError:
-            # The group is outside of what is mounted here (a container without a cgroup namespace):
-            # what can be seen is the mount itself, which is the container's own group.
+        below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
+        if ".." in below.parts:
             below = Path()
+        # Where the group is outside of what is mounted (a container without a cgroup namespace, or
+        # a path with `..`), what can be seen is the mount itself: the container's own group.
         directory = mount / below
         yield directory
         for _ in below.parts:

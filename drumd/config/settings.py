@@ -116,7 +116,10 @@ PoolName = Annotated[str, AfterValidator(_pool_name)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Inputs may hold secrets, so no traceback of pydantic's shows them.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
 
 class Health(_Section):
@@ -224,13 +227,13 @@ class PoolSettings(_Section):
     health: Health = Field(default=Health(), description="when a worker is stalled, and when hung")
     restart: Restart = Field(default=Restart(), description="what follows crashes")
     environment: Annotated[dict[str, str], AfterValidator(_variables)] = Field(
-        default_factory=dict, description="environment variables for the workers"
+        default_factory=dict, repr=False, description="environment variables for the workers"
     )
     uvicorn: dict[str, Any] = Field(
-        default_factory=dict, description="options of uvicorn.Config, passed through"
+        default_factory=dict, repr=False, description="options of uvicorn.Config, passed through"
     )
     gunicorn: dict[str, Any] = Field(
-        default_factory=dict, description="settings of gunicorn, passed through"
+        default_factory=dict, repr=False, description="settings of gunicorn, passed through"
     )
 
 
@@ -262,7 +265,9 @@ class SupervisorSettings(_Section):
 class Settings(BaseSettings):
     """Everything that drumd is told; `drumd.config.loading` reads it from its sources."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
     supervisor: SupervisorSettings = Field(
         default=SupervisorSettings(), description="the daemon itself"

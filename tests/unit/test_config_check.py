@@ -101,6 +101,7 @@ def test_secrets_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config.settings.pools["web"].environment["HF_TOKEN"] == SECRET
     text = render(config, color=False)
     assert SECRET not in text
+    assert SECRET not in repr(config)
     shown = tomllib.loads(text)["pools"]["web"]
     assert shown["environment"] == dict.fromkeys(names, "***") | {
         "DB": "postgres://me:***@host/name",

@@ -138,7 +138,12 @@ def test_a_hybrid_system(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("group", "root"),
-    [("/docker/abc", "/docker/abc"), ("/docker/abc/in", "/docker/abc"), ("/elsewhere", "/docker")],
+    [
+        ("/docker/abc", "/docker/abc"),
+        ("/docker/abc/in", "/docker/abc"),
+        ("/elsewhere", "/docker"),
+        ("/../up", "/"),
+    ],
 )
 def test_a_container_sees_its_own_group_as_the_root(
     machine: Machine, group: str, root: str

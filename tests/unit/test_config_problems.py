@@ -1,4 +1,5 @@
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,7 @@ gunicorn.raw_env = ["TOKEN={SECRET}"]
     assert len(caught.value.problems) >= 10
     assert SECRET not in render_problems(caught.value)
     assert SECRET not in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_environment_that_is_no_table_is_hidden(here: Path) -> None:
