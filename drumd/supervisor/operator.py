@@ -8,7 +8,6 @@ from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import Snapshot
 
-
 FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
 
 

@@ -1,5 +1,6 @@
 """A pool in the middle of a decision."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +65,7 @@ class Draft:
         *,
         deadline: float | None,
         event: Happened,
+        told: Mapping[str, float | str] | None = None,
         **fields: Any,
     ) -> Worker:
         """Move a worker to `state`: the only place that does; checks, stamps, and tells why."""
@@ -72,7 +74,7 @@ class Draft:
         worker = self.put(
             replace(worker, state=state, since=self.now, reason=reason, deadline=deadline, **fields)
         )
-        self.tell(event, reason, worker=worker)
+        self.tell(event, reason, worker=worker, slot=None, **(told or {}))
         return worker
 
     def forget(self, worker: Worker) -> None:

@@ -57,6 +57,7 @@ def become_ready(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
         f"ready after {took:.2f} s",
         deadline=None,
         event=Happened.WORKER_READY,
+        told={"took": round(took, 3)},
         ready_at=draft.now,
     )
     draft.change(was_ready=True)

@@ -90,6 +90,11 @@ class ControlEnd:
         self._queue.append(_Queued(message, [os.dup(fd) for fd in fds]))
         self._flush()
 
+    def drain(self) -> None:
+        """Read what is there now: what an exited worker had said last."""
+        if not self.closed:
+            self._read()
+
     def close(self) -> None:
         """End the conversation: the worker takes that for the supervisor's end and exits."""
         if self.closed:

@@ -164,6 +164,24 @@ class Listeners:
             endpoint.drop(slot)
         self._apply_steering()
 
+    @property
+    def slots(self) -> frozenset[int]:
+        """The slots that have listeners of their own, retiring ones too; none when `shared`."""
+        return frozenset() if self._balance == "shared" else frozenset(self._slots())
+
+    def labels(self) -> dict[int, str]:
+        """Return a name for each listener: its address, and its slot where it has one."""
+        return {
+            id_: endpoint.address if slot is None else f"{endpoint.address} slot {slot}"
+            for endpoint in self._endpoints
+            for slot, id_ in self._placed(endpoint)
+        }
+
+    def _placed(self, endpoint: Endpoint) -> list[tuple[int | None, int]]:
+        if self._balance == "shared" or not endpoint.can_split:
+            return [(None, endpoint.first_id)]
+        return [(slot, id_) for slot, id_ in endpoint.slots.items()]
+
     def ids_for(self, slot: int) -> tuple[int, ...]:
         """Return the listeners of `slot` alone, one for each TCP address; none when `shared`."""
         if self._balance == "shared" and slot == 0:

@@ -1,0 +1,94 @@
+"""The announcer: journal, log, tallies and systemd hear from here what happened."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.core.model import Operation, Pool
+from drumd.supervisor.core.views import pool_reason, pool_state
+from drumd.supervisor.desk import Desk
+from drumd.supervisor.hands import Hands
+from drumd.supervisor.observe.journal import Journal
+from drumd.supervisor.observe.logging import Logs
+from drumd.supervisor.observe.notify import Notifier, watchdog_interval
+from drumd.supervisor.owner import all_ready
+
+EXTENSION = 15.0
+"""Seconds that systemd is asked for at a time while apps load or drain; well above a look."""
+EXTEND_EVERY = 5.0
+
+
+class Announcer:
+    """Tells everyone who listens (`owner.Audience`). Nothing here waits."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        logs: Logs,
+        notifier: Notifier,
+        desk: Desk,
+        hands: Mapping[str, Hands],
+    ) -> None:
+        self._journal = journal
+        self._logs = logs
+        self._notifier = notifier
+        self._desk = desk
+        self._hands = hands
+        self._status = ""
+        self._ready_told = False
+        self._stopping = False
+        self._reloading = False
+        self._watchdog_every = watchdog_interval()
+        self._watchdog_due = 0.0
+        self._extension_due = 0.0
+
+    def tell(self, fact: Fact) -> None:
+        """Record a fact, log it, and count it where it counts."""
+        self._logs.log_fact(self._journal.record(fact))
+        if fact.event is Happened.WORKER_EXITED:
+            self._hands[str(fact.pool)].tally.exits[str(fact.extra["cause"])] += 1
+        elif fact.event is Happened.WORKER_READY:
+            self._hands[str(fact.pool)].tally.started(float(fact.extra["took"] or 0.0))
+        elif fact.event is Happened.DAEMON_STOPPING:
+            self._stopping = True
+            self._notifier.stopping(fact.reason)
+
+    def operations(self, pool: str, operations: Iterable[Operation]) -> None:
+        """Let the desk know how operations stand."""
+        self._desk.update(pool, operations)
+
+    def changed(self, pools: Mapping[str, Pool]) -> None:
+        """Tell systemd the state in words, and once that all pools are ready."""
+        if not self._ready_told and all_ready(pools):
+            self._ready_told = True
+            self._notifier.ready(_status_line(pools))
+            self.tell(Fact(event=Happened.DAEMON_READY, reason=_status_line(pools)))
+        line = _status_line(pools)
+        if line != self._status:
+            self._status = line
+            self._notifier.status(line)
+
+    def alive(self, pools: Mapping[str, Pool]) -> None:
+        """Feed systemd's watchdog, and ask it for patience while apps load or drain."""
+        now = time.monotonic()
+        if self._watchdog_every is not None and now >= self._watchdog_due:
+            self._watchdog_due = now + self._watchdog_every / 2
+            self._notifier.watchdog()
+        waiting = self._stopping or not self._ready_told
+        if waiting and now >= self._extension_due and any(p.workers for p in pools.values()):
+            self._extension_due = now + EXTEND_EVERY
+            self._notifier.extend_timeout(EXTENSION)
+
+    def reloading(self) -> None:
+        """Tell systemd that a reload has begun."""
+        self._notifier.reloading()
+
+    def reloaded(self) -> None:
+        """Tell systemd that it is over."""
+        self._notifier.ready(self._status)
+
+
+def _status_line(pools: Mapping[str, Pool]) -> str:
+    return "; ".join(
+        f"{name} {pool_state(pool).value}: {pool_reason(pool)}" for name, pool in pools.items()
+    )

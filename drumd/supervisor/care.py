@@ -1,0 +1,189 @@
+"""The care for running workers: what they say and print, and what is cleared away after them."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Literal
+
+from drumd.supervisor.core.events import (
+    BecameReady,
+    BeganLeaving,
+    Drained,
+    Exited,
+    LostContact,
+    ReportedFailure,
+)
+from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.handle import Handle
+from drumd.supervisor.processes.control import ControlEnd
+from drumd.supervisor.processes.marks import sweep
+from drumd.supervisor.processes.pipes import Line, LinePipe
+from drumd.supervisor.processes.status import ExitStatus, signal_name
+from drumd.supervisor.surroundings import Surroundings
+from drumd.wire import messages
+from drumd.wire.messages import MessageError, WorkerMessage
+
+if TYPE_CHECKING:
+    from drumd.supervisor.hands import Hands
+
+STACKS_QUIET = 0.2
+"""Seconds after its first line in which the rest of a stack dump comes."""
+MAX_STACK_LINES = 400
+FOREIGN_SIGNALS = frozenset(
+    {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+)
+"""What people and programs send on purpose; the others are a process's own doing."""
+
+
+class Care:
+    """Listens to one pool's workers, and turns what happens to them into events."""
+
+    def __init__(self, hands: "Hands", around: Surroundings) -> None:
+        self._hands = hands
+        self._around = around
+
+    def begin(self, handle: Handle) -> None:
+        """Take over a worker that was just started, in the same step of the loop."""
+        loop, child = self._around.loop, handle.child
+        self._around.exits.watch(child.pid, lambda _pid, status: self._exited(handle, status))
+        handle.control = ControlEnd(
+            loop,
+            child.control,
+            on_message=lambda message: self._heard(handle, message),
+            on_gone=lambda: self._post(LostContact(attempt=handle.attempt)),
+            on_malformed=lambda error: self._misunderstood(handle, error),
+        )
+        handle.pipes = [
+            LinePipe(loop, child.stdout, lambda lines: self._printed(handle, "stdout", lines)),
+            LinePipe(loop, child.stderr, lambda lines: self._printed(handle, "stderr", lines)),
+            LinePipe(loop, child.stacks, lambda lines: self._dumped(handle, lines)),
+        ]
+        # The readers own them from here on.
+        child.stdout = child.stderr = child.stacks = -1
+
+    # --- what it says ---------------------------------------------------------------------------
+
+    def _heard(self, handle: Handle, message: WorkerMessage) -> None:
+        attempt = handle.attempt
+        match message:
+            case messages.Loaded():
+                self._loaded(handle, message)
+            case messages.Ready():
+                self._post(BecameReady(attempt=attempt))
+            case messages.Accepting():
+                handle.acknowledged = message.epoch
+            case messages.Leaving():
+                self._post(BeganLeaving(attempt=attempt, signal=signal_name(message.signal)))
+            case messages.Drained():
+                self._post(Drained(attempt=attempt))
+            case messages.Failed():
+                self._post(ReportedFailure(attempt=attempt, error=message.error))
+
+    def _loaded(self, handle: Handle, message: messages.Loaded) -> None:
+        self._hands.runtime = message.runtime
+        # The owner has not decided on `Ready` yet, so nobody accepts before this.
+        self._hands.balance(event_loop=message.event_loop)
+        self._tell(
+            handle,
+            Happened.WORKER_LOADED,
+            f"the app speaks {message.interface}; {message.runtime} serves it",
+        )
+
+    def _misunderstood(self, handle: Handle, error: MessageError) -> None:
+        self._tell(handle, Happened.DAEMON_NOTICE, str(error))
+
+    # --- what it prints -------------------------------------------------------------------------
+
+    def _printed(
+        self, handle: Handle, stream: Literal["stdout", "stderr"], lines: list[Line]
+    ) -> None:
+        for line in lines:
+            if stream == "stderr":
+                handle.last_lines.append(line.text)
+            self._around.logs.log_worker_line(
+                pool=self._hands.name,
+                slot=handle.slot,
+                gen=handle.generation,
+                pid=handle.pid,
+                stream=stream,
+                text=line.text,
+                cut=line.cut,
+            )
+
+    def _dumped(self, handle: Handle, lines: list[Line]) -> None:
+        if not handle.stacks:
+            self._around.loop.call_later(STACKS_QUIET, self._tell_stacks, handle)
+        room = MAX_STACK_LINES - len(handle.stacks)
+        handle.stacks += [line.text for line in lines[:room]]
+
+    def _tell_stacks(self, handle: Handle) -> None:
+        if handle.stacks:
+            text, handle.stacks = "\n".join(handle.stacks), []
+            self._tell(handle, Happened.WORKER_STACKS, text)
+
+    # --- its end --------------------------------------------------------------------------------
+
+    def _exited(self, handle: Handle, status: ExitStatus) -> None:
+        """Hear it out, settle its numbers, tell the owner; clear away in the background."""
+        if handle.control is not None:
+            handle.control.drain()
+            handle.control.close()
+        for pipe in handle.pipes:
+            pipe.drain()
+        self._tell_stacks(handle)
+        record = self._around.board.read(handle.lease)
+        self._hands.tally.fold(record)
+        self._hands.last_words = list(handle.last_lines)
+        del self._hands.handles[handle.attempt]
+        handle.child.close()
+        oom = status.signal == signal.SIGKILL and self._around.out_of_memory.struck()
+        description = status.describe()
+        if oom:
+            description += " (probably by the kernel, out of memory)"
+        self._post(
+            Exited(
+                attempt=handle.attempt,
+                description=description,
+                foreign_signal=status.signal in FOREIGN_SIGNALS and not oom,
+                answered=record.finished > 0,
+            )
+        )
+        task = self._around.loop.create_task(self._clear_away(handle))
+        self._around.background.add(task)
+        task.add_done_callback(self._around.background.discard)
+
+    async def _clear_away(self, handle: Handle) -> None:
+        """End what the worker left in other sessions; then its lease is free."""
+        around = self._around
+        if handle.cgroup is not None:
+            handle.cgroup.kill()
+            handle.cgroup.remove(around.loop, self._hands.notice)
+        left = await sweep(around.instance, self._hands.name, handle.attempt)
+        if left:
+            pids = ", ".join(map(str, left))
+            self._tell(handle, Happened.WORKER_STRAYS, f"it left processes behind: killed {pids}")
+        if self._hands.metrics_dir is not None:
+            await asyncio.to_thread(
+                around.app_metrics.retire, self._hands.metrics_dir, handle.lease
+            )
+        around.leases.give_back(handle.lease)
+
+    # --- to the owner ---------------------------------------------------------------------------
+
+    def _post(
+        self,
+        event: BecameReady | BeganLeaving | Drained | Exited | LostContact | ReportedFailure,
+    ) -> None:
+        self._around.post(self._hands.name, event)
+
+    def _tell(self, handle: Handle, event: Happened, reason: str) -> None:
+        self._around.tell(
+            Fact(
+                event=event,
+                reason=reason,
+                pool=self._hands.name,
+                slot=handle.slot,
+                generation=handle.generation,
+                attempt=handle.attempt,
+                extra={"pid": handle.pid},
+            )
+        )

@@ -1,0 +1,75 @@
+"""The operations desk: their ids, what became of them, and who waits for them."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from drumd.supervisor.core.model import Operation as CoreOperation
+from drumd.supervisor.operator import FINAL, Operation, UnknownNameError
+
+KEPT = 200
+"""Finished operations that can still be asked for."""
+
+
+class Desk:
+    """Operations of all pools, by id. All calls are on the loop."""
+
+    def __init__(self) -> None:
+        self._operations: OrderedDict[str, Operation] = OrderedDict()
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._numbers = 0
+
+    def new_id(self, pool: str) -> str:
+        """Return an id that no other operation of this daemon has."""
+        self._numbers += 1
+        return f"{pool}-{self._numbers}"
+
+    def update(self, pool: str, operations: Iterable[CoreOperation]) -> None:
+        """Take note of how operations stand, and wake those who wait for a change."""
+        for core in operations:
+            view = Operation(
+                id=core.id,
+                pool=pool,
+                kind=core.kind,
+                state=core.state,
+                reason=core.reason,
+                slot=core.slot,
+                size=core.size,
+                progress=core.progress,
+                requested_by=core.by,
+            )
+            if self._operations.get(core.id) == view:
+                continue
+            self._operations[core.id] = view
+            for waiter in self._waiters.pop(core.id, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._forget_old()
+
+    def get(self, operation_id: str) -> Operation:
+        """Return an operation; raise `UnknownNameError`."""
+        try:
+            return self._operations[operation_id]
+        except KeyError:
+            recent = ", ".join(list(self._operations)[-5:]) or "none yet"
+            raise UnknownNameError(
+                f"cannot find operation {operation_id!r}; the latest ones: {recent}"
+            ) from None
+
+    async def wait(self, operation_id: str, timeout: float) -> Operation:  # noqa: ASYNC109 - see Operator
+        """Return the operation once it changed, or is final, or after `timeout` seconds."""
+        if self.get(operation_id).state not in FINAL:
+            waiter = asyncio.get_running_loop().create_future()
+            waiters = self._waiters.setdefault(operation_id, set())
+            waiters.add(waiter)
+            try:
+                await asyncio.wait_for(waiter, timeout)
+            except TimeoutError:
+                waiters.discard(waiter)
+        return self.get(operation_id)
+
+    def _forget_old(self) -> None:
+        surplus = len(self._operations) - KEPT
+        for known in list(self._operations.values())[: max(0, surplus)]:
+            if known.state in FINAL:
+                del self._operations[known.id]

@@ -1,0 +1,159 @@
+"""What the daemon says of itself: the status document, and the numbers behind the metrics."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from drumd import __version__
+from drumd.supervisor.core.model import (
+    Operation,
+    Pool,
+    PoolState,
+    Slot,
+    SlotState,
+    Worker,
+    WorkerState,
+)
+from drumd.supervisor.core.views import pool_reason, pool_state
+from drumd.supervisor.handle import Handle
+from drumd.supervisor.hands import Hands
+from drumd.supervisor.observe.metrics import resident_memory
+from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
+from drumd.wire.scoreboard import Scoreboard
+
+
+def daemon_document(
+    pools: Mapping[str, Pool],
+    hands: Mapping[str, Hands],
+    board: Scoreboard,
+    *,
+    admin_socket: str | None,
+    started_at: float,
+    ending: bool,
+) -> dict[str, Any]:
+    """Return the document of `drumctl status --json`: fields are added, never renamed."""
+    states = [pool_state(pool) for pool in pools.values()]
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "state": "stopping" if ending else _worst(states),
+        "since": started_at,
+        "admin_socket": admin_socket,
+        "pools": [_pool_document(pool, hands[name], board) for name, pool in pools.items()],
+    }
+
+
+def _worst(states: list[PoolState]) -> str:
+    order = (
+        PoolState.FAILED,
+        PoolState.STARTING,
+        PoolState.DEGRADED,
+        PoolState.STOPPING,
+        PoolState.READY,
+    )
+    return next((state.value for state in order if state in states), PoolState.READY.value)
+
+
+def _pool_document(pool: Pool, hands: Hands, board: Scoreboard) -> dict[str, Any]:
+    wall = time.time() - time.monotonic()
+    return {
+        "name": pool.name,
+        "state": pool_state(pool).value,
+        "generation": pool.generation,
+        "runtime": hands.runtime or "auto",
+        "bind": list(hands.listeners.addresses),
+        "size": pool.size,
+        "balance": hands.listeners.balance,
+        "essential": pool.policy.essential,
+        "reason": pool_reason(pool),
+        "operation": _operation_document(pool.operations[0]) if pool.operations else None,
+        "queue": sum(hands.queue_depths().values()),
+        "workers": [
+            _worker_document(pool, worker, hands.handles.get(worker.attempt), board, wall)
+            for worker in sorted(pool.workers.values(), key=lambda w: (w.slot, w.attempt))
+        ],
+        "slots": [_slot_document(slot) for slot in pool.slots],
+    }
+
+
+def _operation_document(operation: Operation) -> dict[str, Any]:
+    return {
+        "id": operation.id,
+        "kind": operation.kind.value,
+        "state": operation.state.value,
+        "reason": operation.reason,
+        "progress": list(operation.progress),
+    }
+
+
+def _worker_document(
+    pool: Pool, worker: Worker, handle: Handle | None, board: Scoreboard, wall: float
+) -> dict[str, Any]:
+    slot = pool.slots[worker.slot] if worker.slot < len(pool.slots) else None
+    document: dict[str, Any] = {
+        "slot": worker.slot,
+        "pid": None,
+        "state": worker.state.value,
+        "stalled": worker.stalled,
+        "generation": worker.generation,
+        "attempt": worker.attempt,
+        "since": wall + worker.since,
+        "restarts": max(0, slot.spawned - 1) if slot else 0,
+        "reason": worker.reason,
+    }
+    if handle is not None:
+        record = board.read(handle.lease)
+        document |= {
+            "pid": handle.pid,
+            "lease": handle.lease,
+            "requests": record.finished,
+            "in_flight": record.in_flight,
+            "connections": record.connections,
+            "memory": resident_memory(handle.pid),
+        }
+    return document
+
+
+def _slot_document(slot: Slot) -> dict[str, Any]:
+    retry_in = None if slot.retry_at is None else max(0.0, slot.retry_at - time.monotonic())
+    return {
+        "slot": slot.number,
+        "state": slot.state.value,
+        "reason": slot.reason,
+        "retry_in": None if retry_in is None else round(retry_in, 2),
+    }
+
+
+def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
+    """Return one pool's numbers."""
+    workers = tuple(
+        WorkerNumbers(
+            slot=worker.slot,
+            lease=handle.lease,
+            pid=handle.pid,
+            state=worker.state.value,
+            stalled=worker.stalled,
+            record=board.read(handle.lease),
+        )
+        for worker in pool.workers.values()
+        if (handle := hands.handles.get(worker.attempt)) is not None
+        and worker.state is not WorkerState.EXITED
+    )
+    by_state = Counter(slot.state.value for slot in pool.slots)
+    return PoolNumbers(
+        name=pool.name,
+        runtime=hands.runtime or "auto",
+        state=pool_state(pool).value,
+        generation=pool.generation,
+        size=pool.size,
+        slots_by_state={state.value: by_state[state.value] for state in SlotState},
+        workers=workers,
+        folded=hands.tally.folded,
+        exits=dict(hands.tally.exits),
+        start_durations=tuple(hands.tally.start_durations),
+        start_seconds=hands.tally.start_seconds,
+        queues=hands.queue_depths(),
+        metrics_dir=None if hands.metrics_dir is None else str(hands.metrics_dir),
+    )

@@ -1,0 +1,253 @@
+"""The hands of one pool: they carry out what was decided, and bring sockets in line with it."""
+
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from drumd.config.settings import PoolSettings
+from drumd.supervisor.care import Care
+from drumd.supervisor.core.actions import Action, Drain, DumpStacks, Kill, Spawn, Terminate
+from drumd.supervisor.core.events import Event, Hung, Recovered, SpawnFailed, Stalled
+from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.core.model import Pool, Worker, WorkerState
+from drumd.supervisor.core.views import acceptors, steering
+from drumd.supervisor.handle import Handle
+from drumd.supervisor.health.watch import AwakeClock, Pulse, feel, judge
+from drumd.supervisor.leases import NoLeaseError
+from drumd.supervisor.processes.cgroup import CgroupError
+from drumd.supervisor.processes.spawn import SpawnError, spawn
+from drumd.supervisor.sockets.binding import Listeners
+from drumd.supervisor.sockets.errors import ListenError
+from drumd.supervisor.specs import limits, worker_spec
+from drumd.supervisor.surroundings import Surroundings
+from drumd.supervisor.tally import Tally
+from drumd.wire import messages
+from drumd.wire.messages import MAX_LISTENERS
+from drumd.wire.spec import STACKS_SIGNAL
+
+
+class Hands:
+    """One pool's processes and sockets. What they learn goes to the owner as events."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: PoolSettings,
+        listeners: Listeners,
+        around: Surroundings,
+        metrics_dir: Path | None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.listeners = listeners
+        self.metrics_dir = metrics_dir
+        self.tally = Tally()
+        self.handles: dict[int, Handle] = {}
+        self.runtime = "" if settings.runtime == "auto" else str(settings.runtime)
+        """What serves in the workers; "" until the first one has looked at its app."""
+        self.last_words: list[str] = []
+        """The last lines that the worker which ended last had written to its stderr."""
+        self._around = around
+        self._care = Care(self, around)
+        self._limits = limits(settings)
+        self._clock = AwakeClock(around.look_interval, time.monotonic())
+        # A `current` symlink pins a release: resolved once for all workers of the generation.
+        self._app_dir = Path(settings.app_dir).resolve()
+        self._environ = {**around.environ, **settings.environment}
+        self._balanced = False
+        self._quiet: set[int] = set()
+        """Slots whose listeners nobody waits at any more: to be released by all, then dropped."""
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def perform(self, action: Action) -> None:
+        """Carry out an action; what goes wrong comes back as an event."""
+        if isinstance(action, Spawn):
+            self._spawn(action)
+            return
+        handle = self.handles.get(getattr(action, "attempt", -1))
+        if handle is None:
+            return
+        match action:
+            case Drain():
+                if handle.control is not None:
+                    handle.control.send(
+                        messages.Drain(deadline=action.deadline, linger=action.linger)
+                    )
+            case DumpStacks():
+                handle.child.signal(STACKS_SIGNAL)
+            case Terminate():
+                handle.child.signal_group(signal.SIGTERM)
+            case Kill():
+                handle.child.signal_group(signal.SIGKILL)
+                if handle.cgroup is not None:
+                    handle.cgroup.kill()
+
+    def _spawn(self, action: Spawn) -> None:
+        try:
+            handle = self._start(action)
+        except (NoLeaseError, SpawnError) as error:
+            self._around.post(self.name, SpawnFailed(attempt=action.attempt, error=str(error)))
+            return
+        self.handles[action.attempt] = handle
+        self._care.begin(handle)
+
+    def _start(self, action: Spawn) -> Handle:
+        around = self._around
+        lease = around.leases.take()
+        around.board.clear(lease)
+        cgroup = None
+        if around.cgroup is not None:
+            try:
+                cgroup = around.cgroup.create(self.name, action.attempt)
+            except CgroupError as error:
+                self.notice(str(error))
+        try:
+            child = spawn(
+                lambda fds: worker_spec(
+                    self.settings,
+                    self.name,
+                    action,
+                    lease=lease,
+                    supervisor_pid=around.supervisor_pid,
+                    app_dir=self._app_dir,
+                    metrics_dir=self.metrics_dir,
+                    cgroup_procs=None if cgroup is None else cgroup.procs_path,
+                    fds=fds,
+                ),
+                instance=around.instance,
+                scoreboard=around.board.fd,
+                environ=self._environ,
+            )
+        except SpawnError:
+            around.leases.give_back(lease)
+            if cgroup is not None:
+                cgroup.remove(around.loop)
+            raise
+        for note in child.notes:
+            self.notice(note)
+        return Handle(
+            attempt=action.attempt,
+            slot=action.slot,
+            generation=action.generation,
+            lease=lease,
+            child=child,
+            cgroup=cgroup,
+        )
+
+    # --- sockets --------------------------------------------------------------------------------
+
+    def balance(self, *, event_loop: bool) -> None:
+        """Settle who accepts from where, once the first worker has told what serves in it."""
+        if self._balanced:
+            return
+        self._balanced = True
+        wanted = self.settings.balance
+        if wanted == "auto":
+            wanted = "per-slot" if event_loop else "shared"
+        self.listeners.set_balance(wanted, slots=1)  # `project` adds those of the other slots
+        self._tell_notes()
+
+    def project(self, pool: Pool) -> None:
+        """Bring listeners, accept sets and steering in line with the pool's state."""
+        own = self.listeners.slots
+        missing = set(range(pool.size)) - own - {0}
+        if self._balanced and self.listeners.balance == "per-slot":
+            if missing or self.listeners.retiring & set(range(pool.size)):
+                self._grow(pool.size)
+            for slot in own - set(range(max(1, len(pool.slots)))) - self.listeners.retiring:
+                self.listeners.retire(slot)
+        self._quiet &= self.listeners.retiring
+        queues = self.listeners.slots - self._quiet
+        for attempt, slots in acceptors(pool, queues).items():
+            handle = self.handles.get(attempt)
+            if handle is not None:
+                self._tell_accept(handle, slots)
+        self.listeners.steer(steering(pool, queues - self.listeners.retiring))
+
+    def retired_is_quiet(self, slot: int) -> None:
+        """Nobody waits at a retiring slot's listeners: they are dropped once all released them."""
+        self._quiet.add(slot)
+
+    def queue_depths(self) -> dict[str, int]:
+        """Return how many connections wait at each listener, where the kernel tells."""
+        depths = {}
+        for listener, label in self.listeners.labels().items():
+            depth = self.listeners.depth(listener)
+            if depth is not None:
+                depths[label] = depth
+        return depths
+
+    def _grow(self, size: int) -> None:
+        try:
+            self.listeners.ensure_slots(size)
+        except ListenError as error:
+            self.notice(str(error))
+        self._tell_notes()
+
+    def _tell_accept(self, handle: Handle, slots: frozenset[int]) -> None:
+        ids = [*self.listeners.shared_ids()]
+        for slot in sorted(slots, key=lambda slot: (slot != handle.slot, slot)):
+            ids += self.listeners.ids_for(slot)
+        ids = ids[:MAX_LISTENERS]
+        if handle.told == frozenset(ids) or handle.control is None:
+            return
+        handle.told = frozenset(ids)
+        handle.epoch += 1
+        handle.control.send(
+            messages.Accept(epoch=handle.epoch, listeners=tuple(ids)), self.listeners.fds(ids)
+        )
+
+    def _drop_quiet(self) -> None:
+        """Close retired listeners that no worker holds any more."""
+        if self._quiet and all(
+            handle.told is None or handle.acknowledged == handle.epoch
+            for handle in self.handles.values()
+        ):
+            for slot in list(self._quiet):
+                self.listeners.drop(slot)
+            self._quiet.clear()
+
+    # --- health ---------------------------------------------------------------------------------
+
+    def look(self, pool: Pool, now: float) -> Iterable[Event]:
+        """Judge the heartbeats of the ready workers."""
+        self._drop_quiet()
+        awake = self._clock.look(now)
+        events = []
+        for attempt, handle in self.handles.items():
+            worker = pool.workers.get(attempt)
+            if worker is not None and worker.state is WorkerState.READY:
+                event = self._judge(handle, worker, now, awake)
+                if event is not None:
+                    events.append(event)
+        return events
+
+    def _judge(self, handle: Handle, worker: Worker, now: float, awake: float) -> Event | None:
+        record = self._around.board.read(handle.lease)
+        if handle.pulse is None:
+            # It has just become ready: its lateness counts from here.
+            handle.pulse = Pulse(record.beat_ns, awake)
+        handle.pulse = feel(
+            handle.pulse, record, now=now, awake=awake, interval=self._clock.interval
+        )
+        verdict = judge(handle.pulse, record, self._limits, now=now, awake=awake)
+        if verdict.hung:
+            return Hung(attempt=worker.attempt, why=verdict.hung)
+        if verdict.stalled and not worker.stalled:
+            return Stalled(attempt=worker.attempt, late=verdict.late, busy=verdict.busy)
+        if worker.stalled and not verdict.stalled:
+            return Recovered(attempt=worker.attempt)
+        return None
+
+    # --- notices --------------------------------------------------------------------------------
+
+    def notice(self, text: str) -> None:
+        """Tell the operator something that changes nothing."""
+        self._around.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text, pool=self.name))
+
+    def _tell_notes(self) -> None:
+        notes, self.listeners.notes = self.listeners.notes, []
+        for note in notes:
+            self.notice(note)

@@ -1,0 +1,186 @@
+"""The office: the daemon as its admin API sees it."""
+
+import difflib
+import os
+import time
+from typing import Any
+
+from drumd import __version__
+from drumd.supervisor.core.events import Cancelled, Submitted
+from drumd.supervisor.core.model import Operation as CoreOperation
+from drumd.supervisor.core.model import OperationKind, OperationState, Pool
+from drumd.supervisor.core.views import pool_reason, pool_state, serves, wanted_slots
+from drumd.supervisor.desk import Desk
+from drumd.supervisor.documents import daemon_document, pool_numbers
+from drumd.supervisor.hands import Hands
+from drumd.supervisor.observe.journal import Journal
+from drumd.supervisor.observe.logging import Logs
+from drumd.supervisor.observe.snapshot import Snapshot
+from drumd.supervisor.operator import FINAL, Operation, RefusedError, UnknownNameError
+from drumd.supervisor.owner import Owner
+from drumd.supervisor.processes.exits import Exits
+from drumd.wire.scoreboard import Scoreboard
+
+MAX_SIZE = 256
+"""Workers that one pool may have: an end to typing errors."""
+MAX_QUEUED = 16
+"""Operations that may wait for one pool."""
+
+
+class Office:
+    """Answers questions about the daemon, and takes operations in (`operator.Operator`)."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        hands: dict[str, Hands],
+        desk: Desk,
+        journal: Journal,
+        board: Scoreboard,
+        *,
+        exits: Exits,
+        logs: Logs,
+        admin_socket: str | None,
+    ) -> None:
+        self._owner = owner
+        self._hands = hands
+        self._desk = desk
+        self._journal = journal
+        self._board = board
+        self._exits = exits
+        self._logs = logs
+        self._started_at = time.time()
+        self._admin_socket = admin_socket
+
+    @property
+    def journal(self) -> Journal:
+        """The ordered record of events."""
+        return self._journal
+
+    def status(self) -> dict[str, Any]:
+        """Return the document of `drumctl status --json`."""
+        return daemon_document(
+            self._owner.pools,
+            self._hands,
+            self._board,
+            admin_socket=self._admin_socket,
+            started_at=self._started_at,
+            ending=self._owner.ended is not None,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Return the numbers behind `/metrics`."""
+        return Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            pools=tuple(
+                pool_numbers(pool, self._hands[name], self._board)
+                for name, pool in self._owner.pools.items()
+            ),
+            orphans_reaped=self._exits.orphans_reaped,
+            log_lines_dropped=self._logs.dropped,
+        )
+
+    def submit(
+        self, kind: OperationKind, pool: str, *, slot: int | None, size: int | None, by: str
+    ) -> Operation:
+        """Queue an operation; raise `UnknownNameError` or `RefusedError`."""
+        known = self._pool(pool)
+        self._check(kind, known, slot, size)
+        operation = CoreOperation(
+            id=self._desk.new_id(pool), kind=kind, slot=slot, size=size, by=by
+        )
+        self._desk.update(pool, (operation,))
+        self._owner.post(pool, Submitted(operation=operation))
+        return self._desk.get(operation.id)
+
+    def operation(self, operation_id: str) -> Operation:
+        """Return an operation; raise `UnknownNameError`."""
+        return self._desk.get(operation_id)
+
+    async def wait(self, operation_id: str, timeout: float) -> Operation:  # noqa: ASYNC109 - see Operator
+        """Return the operation once it changed, or after `timeout` seconds."""
+        return await self._desk.wait(operation_id, timeout)
+
+    def cancel(self, operation_id: str, *, by: str) -> Operation:
+        """Cancel what has not taken effect; raise `UnknownNameError` or `RefusedError`."""
+        operation = self._desk.get(operation_id)
+        if operation.state in FINAL:
+            raise RefusedError(
+                f"cannot cancel {operation_id}: it is {operation.state.value} ({operation.reason})"
+            )
+        running = operation.state is OperationState.RUNNING
+        if running and operation.kind is not OperationKind.RESTART:
+            undo = {
+                OperationKind.STOP: f"drumctl start {operation.pool}",
+                OperationKind.START: f"drumctl stop {operation.pool}",
+                OperationKind.SCALE: f"drumctl scale {operation.pool} N",
+            }[operation.kind]
+            raise RefusedError(
+                f"cannot cancel {operation_id}: the {operation.kind.value} has taken effect; "
+                f"undo it by `{undo}`"
+            )
+        self._owner.post(operation.pool, Cancelled(operation_id=operation_id, by=by))
+        return operation
+
+    def shutdown(self, *, by: str) -> None:
+        """Stop the daemon gracefully, as SIGTERM does."""
+        self._owner.stop(f"stopped by {by}")
+
+    def ready(self) -> tuple[bool, str]:
+        """Say whether every pool that should serve does, and which does not and why."""
+        if self._owner.ended is not None:
+            return False, self._owner.ended.reason
+        # A pool that serves with fewer workers than wanted still serves: taking the whole machine
+        # out of service for one crashed worker would make things worse.
+        silent = [
+            f"{name}: {pool_state(pool).value}, {pool_reason(pool)}"
+            for name, pool in self._owner.pools.items()
+            if pool.up and not any(serves(pool, slot) for slot in wanted_slots(pool))
+        ]
+        return (not silent, "; ".join(silent) or "every pool serves")
+
+    def scale_only_pool(self, by_how_many: int, signal_name: str) -> str:
+        """Scale the only pool by a signal; return what is to be told when that is not possible."""
+        if len(self._owner.pools) != 1:
+            return f"{signal_name} is for one pool; use `drumctl scale POOL N`"
+        name, pool = next(iter(self._owner.pools.items()))
+        sizes = [op.size for op in pool.operations if op.size is not None]
+        size = (sizes[-1] if sizes else pool.size) + by_how_many
+        try:
+            self.submit(OperationKind.SCALE, name, slot=None, size=max(size, 1), by=signal_name)
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    def _pool(self, name: str) -> Pool:
+        pools = self._owner.pools
+        if name in pools:
+            return pools[name]
+        near = difflib.get_close_matches(name, pools, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UnknownNameError(f"cannot find pool {name!r}: the pools are {', '.join(pools)}{hint}")
+
+    def _check(self, kind: OperationKind, pool: Pool, slot: int | None, size: int | None) -> None:
+        if self._owner.ended is not None:
+            raise RefusedError(f"cannot {kind.value} pool {pool.name}: drumd stops")
+        if slot is not None and not 0 <= slot < pool.size:
+            slots = f"0 to {pool.size - 1}" if pool.size else "none"
+            raise UnknownNameError(
+                f"cannot find slot {pool.name}/{slot}: the slots of {pool.name} are {slots}"
+            )
+        if kind is OperationKind.SCALE and not (size is not None and 1 <= size <= MAX_SIZE):
+            raise RefusedError(
+                f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_SIZE} workers, "
+                f"or `drumctl stop {pool.name}`"
+            )
+        if kind is OperationKind.RESTART and not pool.up and not pool.operations:
+            raise RefusedError(
+                f"cannot restart pool {pool.name}: it is stopped; `drumctl start {pool.name}`"
+            )
+        if len(pool.operations) >= MAX_QUEUED:
+            raise RefusedError(
+                f"cannot {kind.value} pool {pool.name}: {MAX_QUEUED} operations wait already; "
+                "cancel some with `drumctl cancel ID`"
+            )

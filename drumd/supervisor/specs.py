@@ -1,0 +1,73 @@
+"""From settings to what the core, the watch and the workers are given."""
+
+from pathlib import Path
+
+from drumd.config.settings import PoolSettings
+from drumd.supervisor.core.actions import Spawn
+from drumd.supervisor.core.model import Policy
+from drumd.supervisor.health.watch import Limits
+from drumd.wire.spec import WorkerFds, WorkerSpec
+
+
+def policy(settings: PoolSettings) -> Policy:
+    """Return how the core runs this pool."""
+    restart = settings.restart
+    return Policy(
+        start_timeout=settings.start_timeout,
+        grace_period=settings.grace_period,
+        linger=settings.linger,
+        stop_timeout=settings.stop_timeout,
+        intensity=restart.intensity,
+        period=restart.period,
+        backoff_initial=restart.backoff_initial,
+        backoff_max=restart.backoff_max,
+        stable_after=restart.stable_after,
+        retry_after=restart.retry_after,
+        exit_on_exhausted=restart.on_exhausted == "exit",
+        essential=settings.essential,
+    )
+
+
+def limits(settings: PoolSettings) -> Limits:
+    """Return when the pool's workers are held to be stalled or hung."""
+    return Limits(
+        stall_after=settings.health.stall_after,
+        hang_timeout=settings.health.hang_timeout,
+        request_timeout=settings.health.request_timeout,
+    )
+
+
+def worker_spec(
+    settings: PoolSettings,
+    pool: str,
+    order: Spawn,
+    *,
+    lease: int,
+    supervisor_pid: int,
+    app_dir: Path,
+    metrics_dir: Path | None,
+    cgroup_procs: str | None,
+    fds: WorkerFds,
+) -> WorkerSpec:
+    """Return the document that the worker process is started with."""
+    return WorkerSpec(
+        pool=pool,
+        slot=order.slot,
+        generation=order.generation,
+        attempt=order.attempt,
+        lease=lease,
+        supervisor_pid=supervisor_pid,
+        app=settings.app,
+        app_dir=str(app_dir),
+        runtime=settings.runtime,
+        options={"uvicorn": dict(settings.uvicorn), "gunicorn": dict(settings.gunicorn)},
+        threads=settings.threads,
+        backlog=settings.backlog,
+        keepalive=settings.keepalive,
+        grace_period=settings.grace_period,
+        linger=settings.linger,
+        access_log=settings.access_log,
+        metrics_dir=None if metrics_dir is None else str(metrics_dir),
+        cgroup_procs=cgroup_procs,
+        fds=fds,
+    )

@@ -1,0 +1,50 @@
+"""What the hands of all pools share."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from drumd.supervisor.core.events import Event
+from drumd.supervisor.core.facts import Fact
+from drumd.supervisor.leases import Leases
+from drumd.supervisor.observe.appmetrics import AppMetrics
+from drumd.supervisor.observe.logging import Logs
+from drumd.supervisor.processes.cgroup import Delegated
+from drumd.supervisor.processes.exits import Exits
+from drumd.supervisor.processes.oom import oom_kills
+from drumd.wire.scoreboard import Scoreboard
+
+
+class OutOfMemory:
+    """Whether the kernel's out-of-memory killer has struck since the last look."""
+
+    def __init__(self) -> None:
+        self._known = oom_kills()
+
+    def struck(self) -> bool:
+        """Say so, once for each rise of its count."""
+        before, self._known = self._known, oom_kills()
+        return self._known > before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The daemon's parts that any pool needs; `post` and `tell` lead to the owner."""
+
+    loop: asyncio.AbstractEventLoop
+    instance: str
+    """The mark of this daemon's processes."""
+    supervisor_pid: int
+    board: Scoreboard
+    leases: Leases
+    exits: Exits
+    logs: Logs
+    app_metrics: AppMetrics
+    environ: Mapping[str, str]
+    cgroup: Delegated | None
+    look_interval: float
+    post: Callable[[str, Event], None]
+    tell: Callable[[Fact], None]
+    out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+    """Clearing away after workers; awaited before the daemon ends."""
