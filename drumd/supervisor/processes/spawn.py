@@ -127,8 +127,8 @@ def spawn(
             theirs.callback(their_control.close)
             ours.setblocking(False)
             notes: list[str] = []
-            pipes = [_pipe(on_failure, theirs, notes) for _ in range(2)]
-            pipes.append(_pipe(on_failure, theirs, notes, size=None))
+            pipes = [_pipe(on_failure, theirs, notes, PIPE_SIZE) for _ in range(2)]
+            pipes.append(_pipe(on_failure, theirs, notes, None))
             inherited = {
                 1: pipes[0][1],
                 _STDERR: pipes[1][1],
@@ -188,7 +188,7 @@ def _start(arguments: list[str], environment: dict[str, str], fds: Mapping[int, 
 
 
 def _pipe(
-    ours: ExitStack, theirs: ExitStack, notes: list[str], *, size: int | None = PIPE_SIZE
+    ours: ExitStack, theirs: ExitStack, notes: list[str], size: int | None
 ) -> tuple[int, int]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, reader)
