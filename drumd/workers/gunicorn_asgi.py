@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
@@ -45,12 +46,12 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
 
     def init_signals(self) -> None:
         """Handle signals in the loop, where asyncio wants them."""
+        for number in IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         for number in LEAVE_SIGNALS:
             self.loop.add_signal_handler(number, self._leave, number)
         self.loop.add_signal_handler(signal.SIGQUIT, self._stop)
         self.loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
-        for number in IGNORED_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
 
     def run(self) -> None:
         """Serve until told to leave; raise what made serving impossible."""
@@ -63,6 +64,7 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
 
     async def _serve(self) -> None:
         self.protocols: set[Protocol] = set()
+        self.draining = False
         self._servers: dict[int, _Accepting] = {}
         self._wanted: asyncio.Queue[tuple[int, Mapping[int, int]]] = asyncio.Queue()
         self._turned = asyncio.Event()
@@ -74,10 +76,8 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
             # Told to leave before it is ready: there are no requests, so nothing is waited for.
             if not await self._unless_leaving(lifespan.startup()):
                 return
-            steering = self.loop.create_task(self._steer())
             self.orders.ready()
-            await self._told_to_leave()
-            steering.cancel()
+            await self._unless_leaving(self._steer())
             await self._release()
             if await self._drained():
                 await self._unless_stopped(lifespan.shutdown())
@@ -110,15 +110,16 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
         drain = self.orders.drain
         if drain is None or self.orders.stopped:
             return False
-        self.alive = False  # each further answer says Connection: close
+        self.draining = True
         for protocol in tuple(self.protocols):
             protocol.close_websocket()
-        lingered = self.loop.time() + drain.linger  # CLOCK_MONOTONIC, as the deadline
+        lingered = monotonic() + drain.linger
         while self.protocols:
-            now = self.loop.time()
+            now = monotonic()
             if self._must_stop(now):
                 return False
             if now >= lingered:
+                self.alive = False  # HTTP/2 connections say GOAWAY
                 for protocol in tuple(self.protocols):
                     protocol.close_if_idle()
             await asyncio.sleep(DRAIN_TURN)
@@ -141,6 +142,7 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
         ordered.cancel()
         if not doing.done():
             doing.cancel()
+            await asyncio.wait((doing,), timeout=CANCEL_PATIENCE)
             return False
         doing.result()
         return True
@@ -203,6 +205,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
     """gunicorn's HTTP protocol, known to its worker while it is connected."""
 
     worker: Asgi
+    _judged: Any = None
+    _ends = False
 
     def connection_made(self, transport: Any) -> None:
         """Note the connection."""
@@ -225,6 +229,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
         if self._websocket is not None and self._websocket.accepted:
             closing = self._websocket._send_close(SERVICE_RESTART, "restart")  # noqa: SLF001 - no public way
             self._closing_task = self.worker.loop.create_task(closing)
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:  # noqa: FBT001 - gunicorn's signature
+        # gunicorn 27.0.1 asks when the head is written, and often again at the end. The answer
+        # must not change between: a client that was promised keep-alive may have asked again.
+        if self._judged is not request:
+            self._judged = request
+            ends = super()._will_close(request, response_requires_close)
+            self._ends = ends or self.worker.draining
+        return self._ends
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         # A request that never reached the app; when the app failed, 500, it was counted there.

@@ -14,7 +14,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from drumd.workers.gunicorn_requests import MeteredRequests
-from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.gunicorn_worker import BoundName, Supervised
 from drumd.workers.orders import DRAIN_TURN, Listeners
 
 
@@ -76,9 +76,9 @@ class Gevent(MeteredRequests, Supervised, GeventWorker):  # type: ignore[misc]  
         # gevent's own socket class; gevent 26.5 neither binds nor listens on a socket it is given.
         sock = gevent.socket.socket(fileno=listener.detach())
         sock.setblocking(False)
-        server = StreamServer(
-            sock, handle=partial(self.handle, sock), spawn=self._pool, **self._tls
-        )
+        # The greenlet runs later, when the listener may have been let go.
+        handle = partial(self.handle, BoundName(sock.getsockname()))
+        server = StreamServer(sock, handle=handle, spawn=self._pool, **self._tls)
         server.max_accept = 1  # leave some to the siblings; gevent would take a hundred at once
         server.start()
         return server

@@ -6,6 +6,7 @@ the app returned is its file wrapper, and answers to broken requests never reach
 
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from drumd.workers.meter import Meter
@@ -31,11 +32,13 @@ class MeteredRequests:
     """A mixin before gunicorn's WSGI worker classes; `requests` of its own go by `handle_*`."""
 
     meter: Meter
+    alive: bool
 
     def metered(self, req: Any, handle: Callable[..., Any], *args: Any) -> Any:
         """Serve `req` by `handle(*args)`, and count it."""
         ticket = self.meter.begin()
         req.drumd_status = None
+        req.should_close = partial(self._ends_connection, req)
         try:
             return handle(*args)
         except Exception as error:
@@ -45,7 +48,19 @@ class MeteredRequests:
                 req.drumd_status = error_status(error)
             raise
         finally:
+            del req.should_close  # it and the request would be a cycle for the collector
             self.meter.end(ticket, req.drumd_status)
+
+    def _ends_connection(self, req: Any) -> bool:
+        """Return whether the connection ends with this answer, the same each time for one answer.
+
+        gunicorn 27.0.1 asks when it writes the answer's head, and again at its end. So an answer
+        whose head is written in a drain says Connection: close, though its request came before;
+        and a connection that was promised to go on is not closed under its client.
+        """
+        if not hasattr(req, "drumd_ends"):
+            req.drumd_ends = not self.alive or type(req).should_close(req)
+        return bool(req.drumd_ends)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that failed; count it when it never came as far as `metered`."""

@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.workers.sync import SyncWorker
 
 from drumd.workers.gunicorn_requests import MeteredRequests
-from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.gunicorn_worker import BoundName, Supervised
 from drumd.workers.orders import LEAVE_SIGNALS, Listeners, Wakeups
 
 SILENCE = 5.0
@@ -66,8 +66,9 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a new connection's only request, unless the client says nothing."""
-        if self._speaks(client):
-            super().handle(listener, client, addr)
+        name = BoundName(listener.getsockname())
+        if self._speaks(client):  # here orders are read, and the listener may go
+            super().handle(name, client, addr)
         else:
             client.close()
 
@@ -115,7 +116,7 @@ class _Accepting:
         self._listener.close()
 
     def _accept(self) -> None:
-        # Closed earlier in the same round of events, or told to leave meanwhile.
+        self._worker.orders.read()  # what was said while it was busy comes first
         if self._worker.orders.leaving or self._listener.fileno() < 0:
             return
         # A sibling was quicker, or the client is gone again.

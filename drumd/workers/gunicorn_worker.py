@@ -37,6 +37,21 @@ class NoHeartbeatFile:
         """Leave the fd to its owner."""
 
 
+@dataclass(frozen=True, slots=True)
+class BoundName:
+    """Stands in for a listener that may be closed before its last connection is served.
+
+    gunicorn asks it for nothing but its name, for each request; a closed socket has none, and the
+    connection would be lost.
+    """
+
+    name: Any
+
+    def getsockname(self) -> Any:
+        """Return the address that the listener is bound to."""
+        return self.name
+
+
 @dataclass(slots=True)
 class PlacedApp:
     """What gunicorn takes for an application: it asks for the callable when it would load it."""

@@ -161,6 +161,7 @@ def listening_socket(fd: int) -> socket.socket:
     """Wrap the listener on `fd`: non-blocking, since others may win the race for a connection."""
     listener = socket.socket(fileno=fd)
     listener.setblocking(False)
+    listener.set_inheritable(False)  # a program that the app starts would keep it open
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         # Accepted sockets inherit it; without it small answers wait for the client's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -169,8 +170,8 @@ def listening_socket(fd: int) -> socket.socket:
 
 LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """A worker that gets one of these from elsewhere drains; a second one ends it at once."""
-IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH)
-"""Signals for daemons that also reach workers (a terminal, a broad kill); they must not kill."""
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+"""Signals that reach workers by a terminal or a broad kill, and by default would end them."""
 
 
 class Wakeups:

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-started = False
+started: list[bool] = []
+GATE_INTERVAL = 0.005
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -18,7 +20,6 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def lifespan(receive: Any, send: Any) -> None:
-    global started
     await receive()
     start = os.environ.get("APP_START", "")
     if start == "raise":
@@ -28,10 +29,10 @@ async def lifespan(receive: Any, send: Any) -> None:
         return
     if start == "slow":
         await asyncio.sleep(float(os.environ["APP_START_SECONDS"]))
-    started = True
+    started.append(True)
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    print("lifespan ended", flush=True)
+    os.write(1, b"lifespan ended\n")
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -44,22 +45,37 @@ async def websocket(receive: Any, send: Any) -> None:
 
 async def http(scope: dict[str, Any], send: Any) -> None:
     path = scope["path"]
+    if path == "/block":
+        while True:
+            time.sleep(60)  # noqa: ASYNC251 - blocking the loop is the point
     if path == "/hang":
         await asyncio.Event().wait()
     if path == "/until":
-        gate = Path(scope["query_string"].decode())
-        Path(f"{gate}.begun").touch()
-        while not gate.exists():
-            await asyncio.sleep(0.005)
+        await until(Path(scope["query_string"].decode()))
+    if path == "/stream":
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        await until(Path(scope["query_string"].decode()))
+        await send({"type": "http.response.body", "body": b"2"})
+        return
     if path == "/raise":
         raise RuntimeError("asked to raise")
-    body = (f"{os.getpid()} started={started}" if path == "/started" else str(os.getpid())).encode()
+    body = (
+        f"{os.getpid()} started={bool(started)}" if path == "/started" else str(os.getpid())
+    ).encode()
     status = 404 if path == "/missing" else 200
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def without_lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def until(gate: Path) -> None:
+    gate.with_name(f"{gate.name}.begun").touch()
+    while not gate.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(GATE_INTERVAL)
+
+
+async def without_lifespan(scope: dict[str, Any], _receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
     await http(scope, send)

@@ -14,12 +14,10 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
     if path == "/hang":
         while True:
             time.sleep(60)
-    if path.startswith("/until"):
-        # In flight until the test makes the file: no time has to be guessed.
-        gate = Path(environ["QUERY_STRING"])
-        Path(f"{gate}.begun").touch()
-        while not gate.exists():
-            time.sleep(0.005)
+    if path == "/until":
+        until(Path(environ["QUERY_STRING"]))
+    if path == "/stream":
+        return stream(Path(environ["QUERY_STRING"]), start_response)
     if path == "/raise":
         raise RuntimeError("asked to raise")
     if path == "/missing":
@@ -28,3 +26,17 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
     body = str(os.getpid()).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+
+
+def until(gate: Path) -> None:
+    """Be in flight until the test makes the file: no time has to be guessed."""
+    gate.with_name(f"{gate.name}.begun").touch()
+    while not gate.exists():
+        time.sleep(0.005)
+
+
+def stream(gate: Path, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    yield b"1"
+    until(gate)
+    yield b"2"

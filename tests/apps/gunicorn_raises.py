@@ -1,0 +1,3 @@
+"""An app that fails at import."""
+
+raise RuntimeError("asked to fail at import")
