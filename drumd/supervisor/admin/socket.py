@@ -81,13 +81,16 @@ class AdminSocket:
             ) from error
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one that we made."""
+        """Stop listening, and remove the socket file if it is still ours. Again: does nothing."""
+        if self._lock < 0:
+            return
         self.listener.close()
         with contextlib.suppress(OSError):
             status = self.path.lstat()
             if (status.st_dev, status.st_ino) == self._identity:
                 self.path.unlink()
         _unlock(self.path, self._lock)
+        self._lock = -1
 
 
 def claim(
