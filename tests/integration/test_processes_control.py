@@ -20,6 +20,7 @@ from drumd.wire.messages import (
     decode,
     encode,
 )
+from tests.processes import count_open_fds
 from tests.waiting import until
 
 
@@ -66,12 +67,13 @@ async def test_messages_arrive(talk: Conversation) -> None:
 async def test_listeners_travel(talk: Conversation) -> None:
     """An Accept carries its listeners' fds in order, though they are closed right after."""
     files = [os.memfd_create(name) for name in ("a", "b")]
+    inodes = [os.fstat(fd).st_ino for fd in files]
     talk.end.send(Accept(epoch=1, listeners=(4, 7)), files)
     for fd in files:
         os.close(fd)
     message, fds = talk.receive()
     assert message == Accept(epoch=1, listeners=(4, 7))
-    assert [os.readlink(f"/proc/self/fd/{fd}").split(":")[1][0] for fd in fds] == ["a", "b"]
+    assert [os.fstat(fd).st_ino for fd in fds] == inodes
     for fd in fds:
         os.close(fd)
 
@@ -79,7 +81,7 @@ async def test_listeners_travel(talk: Conversation) -> None:
 async def test_a_worker_that_does_not_read_gets_the_newest(talk: Conversation) -> None:
     """While a worker is stopped only the newest Accept waits for it, and arrives when it reads."""
     file = os.memfd_create("listener")
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_open_fds()
     epoch = 0
     while not talk.end.backlog:
         epoch += 1
@@ -89,7 +91,7 @@ async def test_a_worker_that_does_not_read_gets_the_newest(talk: Conversation) -
         talk.end.send(Accept(epoch=epoch, listeners=(1,)), [file])
     talk.end.send(Drain(deadline=1.0, linger=1.0))
     assert talk.end.backlog == 2
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert count_open_fds() == before + 1
 
     received: list[Message] = []
 
@@ -105,7 +107,7 @@ async def test_a_worker_that_does_not_read_gets_the_newest(talk: Conversation) -
     assert received[-2] == Accept(epoch=epoch, listeners=(1,))
     assert talk.end.backlog == 0
     os.close(file)
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert count_open_fds() == before - 1
 
 
 async def test_malformed_packets_are_told(talk: Conversation) -> None:
@@ -120,12 +122,12 @@ async def test_malformed_packets_are_told(talk: Conversation) -> None:
 
 async def test_fds_from_a_worker_are_not_taken(talk: Conversation) -> None:
     """A worker can't fill the supervisor with fds."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_open_fds()
     rights = array.array("i", [talk.worker.fileno()] * 10)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
     talk.worker.sendmsg([encode(Ready())], ancillary)
     await until(lambda: talk.said)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_open_fds() == before
 
 
 async def test_last_words_are_heard(talk: Conversation) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from drumd.supervisor.processes.exits import Exits, become_subreaper
 from drumd.supervisor.processes.status import ExitStatus
+from tests.processes import alive, children, start_shell, state
 from tests.waiting import until
 
 
@@ -23,28 +24,10 @@ def exits_of(loop: asyncio.AbstractEventLoop) -> Iterator[Exits]:
         exits.close()
 
 
-def start(script: str, stdout: int = 1) -> int:
-    """Start a shell script as one's own child, without `subprocess`, which would wait for it."""
-    return os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", script],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, stdout, 1)],
-        setsid=True,
-    )
-
-
 async def status_of(exits: Exits, pid: int) -> ExitStatus:
     future: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     exits.watch(pid, lambda _pid, status: future.set_result(status))
     return await asyncio.wait_for(future, 30)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(
@@ -60,7 +43,7 @@ def alive(pid: int) -> bool:
 async def test_an_exit_is_told_in_words(script: str, words: str) -> None:
     """A watched child's end is told as its code or as the signal that killed it."""
     with exits_of(asyncio.get_running_loop()) as exits:
-        status = await status_of(exits, start(script))
+        status = await status_of(exits, start_shell(script))
         assert status.describe() == words
         assert status.max_rss > 0
 
@@ -77,7 +60,7 @@ async def test_fast_exits_keep_their_statuses() -> None:
     expected = {}
     with exits_of(asyncio.get_running_loop()) as exits:
         for n in range(100):
-            pid = start(f"(exit 9) & exit {n % 50}")
+            pid = start_shell(f"(exit 9) & exit {n % 50}")
             expected[pid] = n % 50
             exits.watch(pid, lambda pid, status: seen.update({pid: status.code}))
             await asyncio.sleep(0)
@@ -87,26 +70,21 @@ async def test_fast_exits_keep_their_statuses() -> None:
 
 
 async def test_orphans_are_reaped() -> None:
-    """200 double-forked orphans with mixed ends leave no zombie, and a watched child is not taken."""
+    """Two hundred orphans with mixed ends leave no zombie; a watched child is not taken."""
     become_subreaper()
     with exits_of(asyncio.get_running_loop()) as exits:
         orphans = (
             "i=0; while [ $i -lt 200 ]; do (exit $((i % 7))) & i=$((i+1)); done; sleep 0; exit 5"
         )
-        status = await status_of(exits, start(orphans))
+        status = await status_of(exits, start_shell(orphans))
         assert status.code == 5
         # the shell itself may have waited for some; whatever came to us is gone
         await until(lambda: not zombies(), what="no zombies")
         script = "i=0; while [ $i -lt 50 ]; do (sh -c 'kill -9 $$' &) ; i=$((i+1)); done"
         before = exits.orphans_reaped
-        await status_of(exits, start(script))
+        await status_of(exits, start_shell(script))
         await until(lambda: not children(), what="no children")
         assert exits.orphans_reaped > before
-
-
-def children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed]
 
 
 def zombies() -> list[int]:
@@ -117,8 +95,8 @@ async def test_unknown_exits_wait_while_held() -> None:
     """While a fork's pid is awaited, an exit that nobody watches yet is kept for its watcher."""
     with exits_of(asyncio.get_running_loop()) as exits:
         with exits.hold():
-            pid = start("exit 7")
-            other = await status_of(exits, start("exit 1"))
+            pid = start_shell("exit 7")
+            other = await status_of(exits, start_shell("exit 1"))
             await until(lambda: not alive(pid))
             assert other.code == 1
             status = await status_of(exits, pid)
@@ -129,7 +107,7 @@ async def test_the_rest_of_the_group_goes_with_its_leader() -> None:
     """When a worker ends, what it left in its process group is killed."""
     with exits_of(asyncio.get_running_loop()) as exits:
         read, write = os.pipe()
-        pid = start("sleep 1000 & echo $!; exit 4", stdout=write)
+        pid = start_shell("sleep 1000 & echo $!; exit 4", stdout=write)
         os.close(write)
         assert (await status_of(exits, pid)).code == 4
         left = int(os.read(read, 100))
@@ -140,13 +118,11 @@ async def test_the_rest_of_the_group_goes_with_its_leader() -> None:
 async def test_a_stop_is_no_exit() -> None:
     """A worker under SIGSTOP has not exited; its end afterwards is told."""
     with exits_of(asyncio.get_running_loop()) as exits:
-        pid = start("exec sleep 1000")
+        pid = start_shell("exec sleep 1000")
         ended = asyncio.ensure_future(status_of(exits, pid))
         os.kill(pid, signal.SIGSTOP)
-        await until(
-            lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-        )
-        assert (await status_of(exits, start("exit 2"))).code == 2
+        await until(lambda: state(pid) == "T")
+        assert (await status_of(exits, start_shell("exit 2"))).code == 2
         assert not ended.done()
         os.kill(pid, signal.SIGKILL)
         assert (await ended).signal == signal.SIGKILL

@@ -10,6 +10,7 @@ import pytest
 
 from drumd.supervisor.processes.exits import Exits
 from drumd.supervisor.processes.pipes import MAX_LINE, Line, LinePipe
+from tests.processes import start, start_shell
 from tests.waiting import until
 
 
@@ -81,13 +82,7 @@ async def flood(script: str) -> tuple[int, int, int | None]:
     exits = Exits(loop)
     tracemalloc.start()
     pipe = LinePipe(loop, read, count)
-    os.set_inheritable(write, True)
-    pid = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-c", script],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)],
-    )
+    pid = start(sys.executable, "-c", script, stdout=write)
     exits.watch(pid, lambda _pid, status: codes.append(status.code), group=False)
     os.close(write)
     await until(lambda: pipe.closed and codes)
@@ -131,13 +126,7 @@ async def test_a_drain_ends_though_a_child_holds_the_pipe(reader: Reader) -> Non
 async def test_other_things_get_their_turn() -> None:
     """While one worker floods its pipe, another one's line is read."""
     noisy, quiet = Reader(), Reader()
-    pid = os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", "yes"],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, noisy.write, 1)],
-        setsid=True,
-    )
+    pid = start_shell("yes", stdout=noisy.write)
     exits = Exits(asyncio.get_running_loop())
     gone: list[int] = []
     exits.watch(pid, lambda pid, _status: gone.append(pid))

@@ -5,8 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from drumd.supervisor.processes.spawn import Child, SpawnError, seal_inherited_f
 from drumd.supervisor.processes.status import ExitStatus
 from drumd.wire.scoreboard import Scoreboard
 from drumd.wire.spec import STACKS_SIGNAL, WorkerFds, WorkerSpec
+from tests.processes import count_open_fds
 from tests.waiting import until
 
 REPORT = """
@@ -80,13 +80,13 @@ async def read_all(fd: int) -> bytes:
 
 
 @pytest.fixture
-async def exits() -> "Iterator[Exits]":  # type: ignore[misc]
+async def exits() -> AsyncIterator[Exits]:
     exits = Exits(asyncio.get_running_loop())
     yield exits
     exits.close()
 
 
-def watched(exits: Exits, child: Child) -> "asyncio.Future[ExitStatus]":
+def watched(exits: Exits, child: Child) -> asyncio.Future[ExitStatus]:
     future: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     exits.watch(child.pid, lambda _pid, status: future.set_result(status))
     return future
@@ -95,7 +95,7 @@ def watched(exits: Exits, child: Child) -> "asyncio.Future[ExitStatus]":
 async def test_a_worker_gets_what_it_needs_and_nothing_else(
     board: Scoreboard, exits: Exits
 ) -> None:
-    """A worker has its own session, its spec, its fds, no blocked signal, and no systemd variables."""
+    """A worker has its own session, its spec and fds, no signal blocked, nothing of systemd."""
     environ = dict(
         os.environ, LISTEN_FDS="1", LISTEN_PID="1", LISTEN_FDNAMES="x", NOTIFY_SOCKET="/n",
         WATCHDOG_USEC="1", WATCHDOG_PID="1", APP_KEY="v",
@@ -160,18 +160,18 @@ async def test_a_signal_never_reaches_a_stranger(board: Scoreboard, exits: Exits
 
 async def test_fifty_lives_leave_no_fd(board: Scoreboard, exits: Exits) -> None:
     """50 workers started and ended leave as many open fds as before."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_open_fds()
     for _ in range(50):
         child = spawn(spec, instance="me", scoreboard=board.fd, environ={}, arguments=["/bin/true"])
         await watched(exits, child)
         child.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_open_fds() == before
 
 
 @pytest.mark.parametrize("failing", ["program", "spec"])
 async def test_a_failed_start_leaves_nothing(board: Scoreboard, failing: str) -> None:
     """A worker that can't be started is an error in words, and leaves no fd open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_open_fds()
     program = "/nonexistent/python" if failing == "program" else "/bin/true"
 
     def broken(_fds: WorkerFds) -> WorkerSpec:
@@ -182,7 +182,7 @@ async def test_a_failed_start_leaves_nothing(board: Scoreboard, failing: str) ->
         spawn(make, instance="me", scoreboard=board.fd, environ={}, arguments=[program])
     if failing == "program":
         assert str(caught.value).startswith("cannot start a worker of pool=web slot=2 gen=3: ")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_open_fds() == before
 
 
 async def test_a_refused_pipe_size_is_noted(

@@ -38,8 +38,8 @@ from drumd.wire.address import parse_address
 
 async def main():
     inherited = Inherited.from_environment(os.environ)
-    binds = [socket.socket(fileno=os.dup(3)).getsockname() if b == "SAME" else b for b in sys.argv[1:]]
-    binds = [f"{b[0]}:{b[1]}" if isinstance(b, tuple) else b for b in binds]
+    host, port = socket.socket(fileno=os.dup(3)).getsockname()
+    binds = [f"{host}:{port}" if b == "SAME" else b for b in sys.argv[1:]]
     out = {"variables": [v for v in os.environ if v.startswith("LISTEN_")]}
     try:
         listeners = Listeners.open(asyncio.get_running_loop(), [parse_address(b) for b in binds],
@@ -114,10 +114,11 @@ def test_sockets_for_another_process_are_not_taken() -> None:
 
 async def test_an_fd_that_is_no_socket_is_refused() -> None:
     """fd://N of something else than a stream socket is an error, and the fd is left alone."""
-    with open(os.devnull) as file, pytest.raises(ListenError, match="no stream socket"):  # noqa: ASYNC230
-        Listeners.open(
-            asyncio.get_running_loop(), [InheritedAddress(str(file.fileno()))], backlog=10
-        )
+    read, write = os.pipe()
+    with pytest.raises(ListenError, match="no stream socket"):
+        Listeners.open(asyncio.get_running_loop(), [InheritedAddress(str(read))], backlog=10)
+    os.close(read)
+    os.close(write)
     with socket.socket(type=socket.SOCK_DGRAM) as datagram:
         with pytest.raises(ListenError, match="no stream socket"):
             Inherited.none().take(InheritedAddress(str(datagram.fileno())))
