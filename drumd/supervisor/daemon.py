@@ -59,7 +59,7 @@ def run_daemon(loaded: Loaded) -> int:
     try:
         ended = loop.run_until_complete(daemon.run())
         code, last_words = ended.code, daemon.last_words
-        error = "" if code is DaemonExit.STOPPED else ended.reason
+        error = "" if code is DaemonExit.STOPPED else f"cannot go on: {ended.reason}"
     except (ListenError, AdminSocketError, OSError) as refusal:
         code, error = DaemonExit.START_FAILED, str(refusal)
     finally:
