@@ -140,10 +140,11 @@ async def test_both_ends_talk(board: Scoreboard, exits: Exits) -> None:
     assert child.control.type == socket.SOCK_SEQPACKET
     child.control.send(b"bye")
     assert (await exited).code == 0
-    assert os.read(child.stdout, 99) == b"out\n"
-    assert os.read(child.stderr, 99) == b"err"
-    assert os.read(child.stacks, 99) == b"stacks"
+    pipes = child.detach_pipes()
     child.close()
+    assert [os.read(fd, 99) for fd in pipes] == [b"out\n", b"err", b"stacks"]
+    for fd in pipes:
+        os.close(fd)
 
 
 async def test_a_signal_never_reaches_a_stranger(board: Scoreboard, exits: Exits) -> None:

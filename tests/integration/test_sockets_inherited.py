@@ -123,3 +123,20 @@ async def test_an_fd_that_is_no_socket_is_refused() -> None:
         with pytest.raises(ListenError, match="no stream socket"):
             Inherited.none().take(InheritedAddress(str(datagram.fileno())))
         os.fstat(datagram.fileno())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket to another user")
+async def test_another_users_socket_stays_shared() -> None:
+    """A passed socket that refuses siblings is shared by all slots, and the log gets to know."""
+    passed = socket.create_server(("127.0.0.1", 0))
+    os.fchown(passed.fileno(), 65534, -1)
+    number = passed.detach()
+    listeners = Listeners.open(
+        asyncio.get_running_loop(), [InheritedAddress(str(number))], backlog=10
+    )
+    listeners.set_balance("per-slot", 3)
+    assert listeners.shared_ids() == (0,)
+    assert listeners.ids_for(1) == ()
+    assert "cannot give each slot a socket of its own" in listeners.notes[0]
+    listeners.steer({1})
+    listeners.close()

@@ -47,6 +47,7 @@ class Exits:
         self._watched: dict[int, _Watched] = {}
         self._holds = 0
         self._scan_pending = False
+        self._closed = False
         self.orphans_reaped = 0
         """Processes reaped that nobody watched."""
         # An inherited SIG_IGN makes the kernel reap by itself: statuses would be lost.
@@ -93,7 +94,8 @@ class Exits:
             self._scan_soon()
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Watch nothing any more, reap nothing any more."""
+        self._closed = True
         self._loop.remove_signal_handler(signal.SIGCHLD)
         for pid in list(self._watched):
             self.forget(pid)
@@ -105,7 +107,8 @@ class Exits:
 
     def _scan_again(self) -> None:
         self._scan_pending = False
-        self._scan()
+        if not self._closed:
+            self._scan()
 
     def _scan(self) -> None:
         """Reap zombies, some now and the rest in the next go of the loop.

@@ -38,8 +38,8 @@ class SpawnError(Exception):
 class Child:
     """A worker process, and the supervisor's ends of its socket and pipes.
 
-    The caller watches `pid` (`Exits.watch`) in the same step of the loop, and owns the fds: hand
-    them to their readers, or `close`.
+    The caller watches `pid` (`Exits.watch`) in the same step of the loop, and owns the rest: give
+    `control` to a `ControlEnd`, the pipes to their readers (`detach_pipes`), `close` it at the end.
     """
 
     pid: int
@@ -68,8 +68,14 @@ class Child:
             return False
         return True
 
+    def detach_pipes(self) -> tuple[int, int, int]:
+        """Hand over stdout, stderr and stacks to the caller, who closes them."""
+        pipes = (self.stdout, self.stderr, self.stacks)
+        self.stdout = self.stderr = self.stacks = -1
+        return pipes
+
     def close(self) -> None:
-        """Close the pidfd and what nobody took over: set a field to -1 (or detach) to keep it."""
+        """Close the socket, the pidfd, and the pipes unless they are detached."""
         self.control.close()
         for fd in (self.pidfd, self.stdout, self.stderr, self.stacks):
             if fd >= 0:

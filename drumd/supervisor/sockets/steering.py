@@ -5,15 +5,14 @@ The program returns the index of a socket in its group. It needs no privileges
 
 **How it spreads.** A program keeps no state, so it can only compute from the packet. Drawing lots
 (`SKF_AD_RANDOM`), or a hash of the connection, is a lottery: of 64 connections the busiest of 4
-gets 1.25 times its fair share in the median, and more than 1.35 times in a quarter of the
-cases.
+gets 1.25 times its fair share in the median, and more than 1.35 times in a quarter of the cases.
 But one client's source ports tell how many connections it opened before: Linux hands them out
-upwards for one destination, in steps of 2 (`__inet_hash_connect` in
-net/ipv4/inet_hashtables.c; until 6.17 or so with a rare skip, since then in random steps of 2 to
-16). So neighbouring ports share a socket, `PORTS_A_TURN` at a time, and take turns. Once in
-`ROUNDS_A_SHIFT` rounds over all sockets the order is shifted by a hash, in which the client's
-address counts too: many clients don't all begin with the same socket, and a client that picks its
-ports in strides (each 32nd, as some address translators do) cannot stay on one socket.
+upwards for one destination, in steps of 2 (`__inet_hash_connect` in net/ipv4/inet_hashtables.c;
+until 6.17 or so with a rare skip, since then in random steps of 2 to 16). So neighbouring ports
+share a socket, `PORTS_A_TURN` at a time, and take turns. Once in `ROUNDS_A_SHIFT` rounds over all
+sockets the order is shifted by a hash, in which the client's address counts too: many clients don't
+all begin with the same socket, and a client that picks its ports in strides (each 32nd, as some
+address translators do) cannot stay on one socket.
 
 Measured, 64 connections on 4 sockets, the busiest's share of a fair one in the median, and how
 often it was above 1.35: this program 1.19 and 8 % on random steps (Linux 6.18), 1.00 to 1.19 and
@@ -27,7 +26,6 @@ import struct
 from collections.abc import Sequence
 
 SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; the socket module lacks it
-SO_REUSEPORT = socket.SO_REUSEPORT
 
 MAX_SOCKETS = 2000
 """Sockets that one program can pick from: two instructions each, of the kernel's 4096."""
