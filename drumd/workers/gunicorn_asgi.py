@@ -25,6 +25,8 @@ from drumd.workers.orders import (
 
 SETTLE = 0.01
 """Seconds after which connections that asyncio has just accepted have their transports."""
+CLOSE_PATIENCE = 2.0
+"""Seconds for a client to end TLS after we did; asyncio gives it 30, which a drain waits for."""
 CANCEL_PATIENCE = 1.0
 """Seconds for tasks to end once they are cancelled."""
 SERVICE_RESTART = 1012
@@ -191,6 +193,7 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
                         ssl=self._tls,
                         # It listens again, and the last word counts for all who share the socket.
                         backlog=self.cfg.backlog,
+                        ssl_shutdown_timeout=CLOSE_PATIENCE if self._tls else None,
                     ),
                 )
             self.orders.accepting(epoch, tuple(self._servers))

@@ -78,6 +78,8 @@ def make_config(spec: WorkerSpec, threads: int) -> Any:
         cfg.validate()
     except Exception as error:
         raise OptionError(f"cannot use gunicorn's options for pool {spec.pool}: {error}") from error
+    if cfg.is_ssl:
+        _check_tls(cfg)
     return cfg
 
 
@@ -109,6 +111,19 @@ def make_logger(cfg: Any, meter: Meter) -> Any:
     if useless:
         log.warning("drumd has no gunicorn master: never called: %s", ", ".join(useless))
     return log
+
+
+def _check_tls(cfg: Any) -> None:
+    """Raise `OptionError` for certificates that cannot be used, which some classes load late."""
+    from gunicorn.sock import ssl_context  # noqa: PLC0415 - gevent must patch before this
+
+    try:
+        ssl_context(cfg)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise OptionError(
+            f"cannot use gunicorn's TLS options: certfile {cfg.certfile!r}, "
+            f"keyfile {cfg.keyfile!r}: {error}"
+        ) from error
 
 
 def _set(cfg: Any, name: str, value: Any) -> None:

@@ -1,5 +1,7 @@
 """gunicorn's gevent worker class: a greenlet for each connection, on one event loop."""
 
+import contextlib
+import os
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -8,6 +10,7 @@ from typing import Any
 
 import gevent
 import gevent.socket
+from gevent.monkey import get_original
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
@@ -16,6 +19,8 @@ from gunicorn.workers.ggevent import GeventWorker
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import BoundName, Supervised
 from drumd.workers.orders import DRAIN_TURN, Listeners
+
+_PlainSocket = get_original("socket", "socket")
 
 
 class Gevent(MeteredRequests, Supervised, GeventWorker):  # type: ignore[misc]  # untyped gunicorn
@@ -112,7 +117,6 @@ class _Rested(Exception):  # noqa: N818 - no error: the time for the next beat h
 
 def _end_reading(client: Any) -> None:
     """Make a greenlet that waits for a request see the end of its connection."""
-    try:
-        client.shutdown(socket.SHUT_RD)
-    except OSError:
-        return
+    # By the plain socket class: gevent's raises an error in the greenlet, which is logged.
+    with contextlib.suppress(OSError), _PlainSocket(fileno=os.dup(client.fileno())) as plain:
+        plain.shutdown(socket.SHUT_RD)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from tests.integration.worker_clients import (
     queued,
     wakeups,
 )
-from tests.integration.worker_host import HostedWorker, Listener, WorkerHost
+from tests.integration.worker_host import APPS, HostedWorker, Listener, WorkerHost
 from tests.waiting import wait_until
 
 WSGI = ("sync", "gthread", "gevent")
 LOOPS = ("gthread", "gevent", "asgi")
 ALL = (*WSGI, "asgi")
 
+CERTIFICATE = APPS / "gunicorn_tls.pem"
 BEAT_NS = 250_000_000
 
 
@@ -472,6 +474,7 @@ def test_idle_connection_is_closed_after_its_linger(host: WorkerHost, kind: str)
         assert silent.ended()
     assert worker.wait() == 0
     worker.expect(Drained)
+    assert worker.finished_output() in ("", "lifespan ended\n")
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -688,6 +691,33 @@ def fill(fd: int) -> None:
         while True:
             os.write(own, b"x")
     os.close(own)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_tls_in_the_worker(host: WorkerHost, kind: str) -> None:
+    """A worker with a certificate speaks TLS, and a drain ends its idle connections quietly."""
+    listener = host.listen()
+    worker = host.serve(app_for(kind), listener, **wanted(kind, certfile=str(CERTIFICATE)))
+    trusting = ssl.create_default_context(cafile=CERTIFICATE)
+    trusting.check_hostname = False
+    with Client(listener) as client:
+        client.sock = trusting.wrap_socket(client.sock)
+        assert client.get().body == str(worker.pid)
+        worker.drain(linger=0.2)
+        assert client.ended()
+    assert worker.wait() == 0
+    assert worker.finished_output() in ("", "lifespan ended\n")
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_missing_certificate_is_refused(host: WorkerHost, kind: str) -> None:
+    """A certificate that is not there ends the worker before it is ready, with the name."""
+    worker = host.spawn(app_for(kind), **wanted(kind, certfile="/nowhere.pem"))
+    error = worker.expect(Failed).error
+    assert error.startswith("cannot use gunicorn's TLS options: certfile '/nowhere.pem'")
 
 
 # --- gevent ---------------------------------------------------------------------------------------
