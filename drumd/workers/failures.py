@@ -4,6 +4,8 @@ import os
 from types import TracebackType
 
 from drumd.wire.messages import Failed
+from drumd.wire.scoreboard import ScoreboardError
+from drumd.workers.process import ProcessError
 from drumd.workers.runtime import AppError
 
 _OURS = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs start time here
@@ -14,6 +16,8 @@ def failed(doing: str, error: BaseException) -> Failed:
     """Describe `error`, met while `doing` (such as `import shop:app`)."""
     if isinstance(error, AppError):
         return Failed(error=str(error), traceback=error.traceback)
+    if isinstance(error, ProcessError | ScoreboardError):
+        return Failed(error=str(error))
     frames = own_frames(error.__traceback__)
     return Failed(
         error=f"cannot {doing}: {_what_happened(error)}{_where(error, frames)}",
