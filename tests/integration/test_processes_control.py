@@ -130,12 +130,14 @@ async def test_fds_from_a_worker_are_not_taken(talk: Conversation) -> None:
     assert count_open_fds() == before
 
 
-async def test_last_words_are_heard(talk: Conversation) -> None:
+@pytest.mark.parametrize("speaking", [False, True])
+async def test_last_words_are_heard(talk: Conversation, *, speaking: bool) -> None:
     """The reason that a worker gives before it dies with our messages unread is not lost."""
     talk.end.send(Accept(epoch=1, listeners=()))
     failed = Failed(error="no such model")
     talk.worker.send(encode(failed))
     talk.worker.close()
-    talk.end.send(Stop())
+    if speaking:
+        talk.end.send(Stop())
     await until(lambda: talk.gone)
     assert talk.said == [failed]

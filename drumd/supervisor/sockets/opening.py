@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from drumd.supervisor.sockets.errors import AddressInUseError, ListenError, tcp_error, unix_error
@@ -14,6 +15,7 @@ from drumd.supervisor.sockets.holders import peer_holder
 from drumd.supervisor.sockets.steering import attach, program
 from drumd.wire.address import TcpAddress, UnixAddress
 
+_V4 = 4
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -69,6 +71,9 @@ def open_tcp(address: TcpAddress, backlog: int) -> list[socket.socket]:
 
 
 def _resolve(address: TcpAddress) -> list[tuple[int, str]]:
+    with suppress(ValueError):
+        version = ip_address(address.host).version
+        return [(socket.AF_INET if version == _V4 else socket.AF_INET6, address.host)]
     try:
         answers = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -7,8 +7,8 @@ The program returns the index of a socket in its group. It needs no privileges
 (`SKF_AD_RANDOM`), or a hash of the connection, is a lottery: of 64 connections the busiest of 4
 gets 1.25 times its fair share in the median, and more than 1.35 times in a quarter of the cases.
 But one client's source ports tell how many connections it opened before: Linux hands them out
-upwards for one destination, in steps of 2 (`__inet_hash_connect` in net/ipv4/inet_hashtables.c;
-until 6.17 or so with a rare skip, since then in random steps of 2 to 16). So neighbouring ports
+upwards for one destination (`__inet_hash_connect` in net/ipv4/inet_hashtables.c), in steps of 2
+with a rare skip, in newer kernels (seen in 6.18) in random steps of 2 to 16. So neighbouring ports
 share a socket, `PORTS_A_TURN` at a time, and take turns. Once in `ROUNDS_A_SHIFT` rounds over all
 sockets the order is shifted by a hash, in which the client's address counts too: many clients don't
 all begin with the same socket, and a client that picks its ports in strides (each 32nd, as some
