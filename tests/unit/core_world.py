@@ -1,0 +1,269 @@
+"""A pool under test: decides, checks what must hold after each step, keeps what came out."""
+
+import copy
+from collections.abc import Callable, Iterable
+
+from drumd.supervisor.core.actions import Action, Drain, Kill, Spawn, Terminate
+from drumd.supervisor.core.decide import Decision, decide
+from drumd.supervisor.core.draft import Moment
+from drumd.supervisor.core.events import (
+    BecameReady,
+    Began,
+    Event,
+    Exited,
+    Submitted,
+    TimePassed,
+)
+from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.core.model import (
+    ALLOWED,
+    Operation,
+    OperationKind,
+    OperationState,
+    Policy,
+    Pool,
+    Slot,
+    SlotState,
+    Worker,
+    WorkerState,
+)
+from drumd.supervisor.core.operations import MAX_SURGE
+from drumd.supervisor.core.views import (
+    acceptors,
+    next_deadline,
+    pool_reason,
+    pool_state,
+    steering,
+    wanted_slots,
+)
+
+STAYING = (WorkerState.STARTING, WorkerState.READY)
+FINAL = {OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED}
+
+
+class World:
+    """One pool with its time. Processes behave as the test says; the checks run by themselves."""
+
+    def __init__(self, *, size: int = 2, policy: Policy | None = None, chance: float = 0.5) -> None:
+        self.pool = Pool(name="model", policy=policy or Policy(), size=size)
+        self.now = 100.0
+        self.chance = chance
+        self.actions: list[Action] = []
+        self.facts: list[Fact] = []
+        self.finished: dict[str, Operation] = {}
+        self.submitted: set[str] = set()
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def post(self, event: Event) -> Decision:
+        """Decide about one event; its actions, facts and ended operations are added to ours."""
+        moment = Moment(at=self.now, chance=self.chance)
+        before = copy.deepcopy(self.pool)
+        decision = decide(self.pool, event, moment)
+        assert self.pool == before, "decide changed its input"
+        assert decide(self.pool, event, moment) == decision, "decide is not deterministic"
+        self.pool = decision.pool
+        self.actions += decision.actions
+        self.facts += decision.facts
+        for operation in decision.finished:
+            assert operation.id not in self.finished, "an operation ended twice"
+            self.finished[operation.id] = operation
+        check_decision(before, decision)
+        check_pool(self.pool)
+        return decision
+
+    def begin(self) -> "World":
+        """Start the pool and let all its workers get ready."""
+        self.post(Began())
+        self.all_ready()
+        return self
+
+    def all_ready(self) -> None:
+        """Let all starting workers get ready."""
+        for worker in self.workers(WorkerState.STARTING):
+            self.ready(worker.attempt)
+
+    def ready(self, attempt: int) -> Decision:
+        return self.post(BecameReady(attempt=attempt))
+
+    def exit(
+        self,
+        attempt: int,
+        description: str = "exit 1",
+        *,
+        foreign: bool = False,
+        answered: bool = False,
+    ) -> Decision:
+        return self.post(
+            Exited(
+                attempt=attempt,
+                description=description,
+                foreign_signal=foreign,
+                answered=answered,
+            )
+        )
+
+    def submit(
+        self, kind: OperationKind, *, slot: int | None = None, size: int | None = None
+    ) -> str:
+        """Submit an operation and return its id."""
+        number = f"op-{len(self.submitted) + 1}"
+        self.submitted.add(number)
+        self.post(Submitted(operation=Operation(id=number, kind=kind, slot=slot, size=size)))
+        return number
+
+    def pass_time(self, seconds: float) -> Decision:
+        self.now += seconds
+        return self.post(TimePassed())
+
+    def to_deadline(self) -> Decision:
+        """Let time pass up to the next deadline."""
+        deadline = next_deadline(self.pool)
+        assert deadline is not None, "nothing waits for time"
+        self.now = max(self.now, deadline)
+        return self.post(TimePassed())
+
+    # --- what there is --------------------------------------------------------------------------
+
+    def workers(self, *states: WorkerState) -> list[Worker]:
+        return [w for w in self.pool.workers.values() if not states or w.state in states]
+
+    def worker(self, attempt: int) -> Worker:
+        return self.pool.workers[attempt]
+
+    def slot(self, number: int) -> Slot:
+        return self.pool.slots[number]
+
+    def operation(self, number: str) -> Operation:
+        """Return an operation, ended or not."""
+        if number in self.finished:
+            return self.finished[number]
+        return next(o for o in self.pool.operations if o.id == number)
+
+    def told(self, event: Happened) -> list[str]:
+        """Return the reasons of all facts of a kind."""
+        return [fact.reason for fact in self.facts if fact.event is event]
+
+
+def actions_of(decision: Decision, *kinds: type[Action]) -> list[Action]:
+    return [action for action in decision.actions if isinstance(action, kinds)]
+
+
+def settle(world: World, *, steps: int = 500) -> None:
+    """Let every process behave well from now on, until nothing is left to happen."""
+    for _ in range(steps):
+        leaving = world.workers(WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLING)
+        starting = world.workers(WorkerState.STARTING)
+        if leaving:
+            world.exit(leaving[0].attempt, "exit 0")
+        elif starting and not starting[0].overdue:
+            world.ready(starting[0].attempt)
+        elif next_deadline(world.pool) is not None:
+            world.to_deadline()
+        else:
+            return
+    raise AssertionError(f"not settled after {steps} steps: {world.pool}")
+
+
+# --- what must hold -------------------------------------------------------------------------------
+
+
+def check_decision(before: Pool, decision: Decision) -> None:
+    """Check what must hold of a step."""
+    pool = decision.pool
+    for attempt, worker in pool.workers.items():
+        former = before.workers.get(attempt)
+        if former is None:
+            spawns = [a for a in decision.actions if isinstance(a, Spawn) and a.attempt == attempt]
+            assert len(spawns) == 1, f"{worker} came without its spawn"
+            assert worker.state is WorkerState.STARTING
+            assert attempt >= before.next_attempt
+        elif former.state is not worker.state:
+            assert _reachable(former.state, worker.state), f"{former} became {worker}"
+    for action in decision.actions:
+        if isinstance(action, (Drain, Terminate, Kill)):
+            assert action.attempt in before.workers, f"{action} for nobody"
+        if isinstance(action, Spawn):
+            assert not pool.closing, "spawned although the daemon stops"
+    for fact in decision.facts:
+        assert fact.reason, f"{fact} has no reason"
+        assert fact.pool == pool.name
+    assert all(operation.state in FINAL for operation in decision.finished)
+
+
+def check_pool(pool: Pool) -> None:
+    """Check what must hold of every state."""
+    for worker in pool.workers.values():
+        if worker.state is not WorkerState.READY:
+            assert worker.deadline is not None, f"{worker} waits without a deadline"
+        assert (worker.deadline is not None) or not worker.overdue
+        assert worker.reason
+        assert worker.slot < len(pool.slots)
+        if worker.state in (WorkerState.STARTING, WorkerState.READY):
+            slot = pool.slots[worker.slot]
+            assert worker.attempt in (slot.incumbent, slot.successor), f"{worker} has no slot"
+    wanted = pool.up and not pool.closing
+    for number, slot in enumerate(pool.slots):
+        _check_slot(pool, slot, number, wanted=wanted and number < pool.size)
+    _check_surge(pool)
+    assert len({o.id for o in pool.operations}) == len(pool.operations)
+    assert all(o.state is OperationState.QUEUED for o in pool.operations[1:])
+    assert all(o.state is OperationState.RUNNING for o in pool.operations[:1])
+    assert not (pool.closing and (pool.operations or pool.up))
+    assert pool_reason(pool)
+    assert pool_state(pool)
+    check_views(pool, range(len(pool.slots)))
+
+
+def _check_slot(pool: Pool, slot: Slot, number: int, *, wanted: bool) -> None:
+    assert slot.number == number
+    assert slot.reason
+    waits = slot.state in (SlotState.BACKOFF, SlotState.FAILED)
+    assert waits == (slot.retry_at is not None)
+    assert (slot.incumbent is not None) == (slot.state is SlotState.FILLED)
+    if slot.successor is not None:
+        assert slot.incumbent not in (None, slot.successor)
+        assert pool.workers[slot.successor].slot == number
+    if slot.incumbent is not None:
+        assert pool.workers[slot.incumbent].slot == number
+    assert not (waits and not wanted), f"{slot} waits, but is not wanted"
+    assert not (wanted and slot.state is SlotState.EMPTY), f"{slot} is empty for ever"
+
+
+def _check_surge(pool: Pool) -> None:
+    """Workers that are here to stay: one a slot, and the successor of a restart."""
+    staying = [w for w in pool.workers.values() if w.state in STAYING]
+    wanted = pool.size if pool.up else 0
+    assert len(staying) <= wanted + (MAX_SURGE if wanted else 0)
+
+
+def check_views(pool: Pool, queues: Iterable[int]) -> None:
+    """Check what must hold of who accepts, and of where connections go."""
+    numbers = set(queues)
+    ready = {w.attempt: w for w in pool.workers.values() if w.state is WorkerState.READY}
+    serving = {a: w for a, w in ready.items() if pool.slots[w.slot].incumbent == a}
+    taken = acceptors(pool, numbers)
+    assert taken.keys() == serving.keys()
+    if serving:
+        assert set().union(*taken.values()) == numbers, "a queue has no acceptor"
+    free = {a for a, w in serving.items() if not w.stalled and not w.overdue}
+    if free:
+        adopted: Callable[[int], bool] = lambda n: any(n in taken[a] for a in free)  # noqa: E731
+        assert all(adopted(n) for n in numbers), "only a stalled worker accepts from a queue"
+    steered = steering(pool, numbers)
+    assert set(steered) <= numbers
+    assert bool(steered) == bool(numbers)
+    if free:
+        assert set(steered) == numbers & {serving[a].slot for a in free}
+    elif serving:
+        assert set(steered) == numbers & {w.slot for w in serving.values()}
+    assert len(wanted_slots(pool)) <= pool.size
+
+
+def _reachable(start: WorkerState, end: WorkerState) -> bool:
+    """Say whether allowed transitions lead from `start` to `end`; one decision may make several."""
+    seen, edge = {start}, {start}
+    while edge:
+        edge = {state for former in edge for state in ALLOWED[former]} - seen
+        seen |= edge
+    return end in seen
