@@ -121,6 +121,10 @@ class Service:
     def ready_pids(self) -> set[int]:
         return {worker["pid"] for worker in self.workers() if worker["state"] == "ready"}
 
+    def starting_workers(self) -> int:
+        """Count the workers that began to start after `hold-start` was there."""
+        return len(list((self.system.root / "run/drumd").glob("starting-*")))
+
     def pids(self) -> set[int]:
         """Return all processes in the unit's cgroup and below."""
         group = self.system.root / "sys/fs/cgroup/system.slice/drumd.service"
@@ -206,8 +210,7 @@ def test_start_returns_when_all_workers_are_ready(service: Service) -> None:
     service.system.run("systemctl", "daemon-reload")
     try:
         start = service.system.start("systemctl", "start", "drumd.service")
-        starting = service.system.root / "run/drumd"
-        wait_until(lambda: len(list(starting.glob("starting-*"))) == 2, what="two starting workers")
+        wait_until(lambda: service.starting_workers() == 2, what="two starting workers")
         assert service.show("ActiveState") == "activating"
         assert not service.ready_pids()
         service.system.write("/run/drumd/go-on", "")
@@ -225,15 +228,21 @@ def test_status_line_tells_how_the_pools_are(service: Service) -> None:
     assert "ready" in service.show("StatusText")
 
 
-def test_reload_comes_back_to_running(service: Service) -> None:
-    """`systemctl reload` goes through reloading back to active, in the same process."""
+def test_unit_is_reloading_until_the_last_worker_is_replaced(service: Service) -> None:
+    """`systemctl reload` replaces all workers; meanwhile the unit is reloading, then active."""
     service.configure()
     service.systemctl("start")
-    before = service.main_pid
-    service.systemctl("reload")
+    main, before = service.main_pid, service.ready_pids()
+    service.system.write("/run/drumd/hold-start", "")
+    service.system.run("systemctl", "reload", "--no-block", "drumd.service")
+    wait_until(service.starting_workers, what="a successor that starts")
+    wait_until(lambda: service.show("ActiveState") == "reloading", what="a reloading unit")
+    service.system.write("/run/drumd/go-on", "")
     wait_until(service.is_active, what="an active unit")
-    assert service.main_pid == before
-    assert service.curl()
+    assert service.main_pid == main
+    after = service.ready_pids()
+    assert len(after) == 2
+    assert not after & before
 
 
 def test_killed_worker_is_replaced_and_the_unit_stays_active(service: Service) -> None:
