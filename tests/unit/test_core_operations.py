@@ -3,7 +3,7 @@
 import pytest
 
 from drumd.supervisor.core.actions import Drain, Spawn, Terminate
-from drumd.supervisor.core.events import Began, BeganLeaving, Cancelled, Hung
+from drumd.supervisor.core.events import Began, BeganLeaving, Cancelled, Hung, SpawnFailed
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import (
     OperationKind,
@@ -406,3 +406,13 @@ def settle_one_start(world: World) -> None:
     world.pass_time(0.2)
     for worker in world.workers(WorkerState.STARTING)[:1]:
         world.ready(worker.attempt)
+
+
+def test_spawn_that_fails_after_it_was_called_off_does_not_count() -> None:
+    """A start that an operator ended is no failed start, even if there was no process yet."""
+    world = World(size=1)
+    world.post(Began())
+    world.submit(RESTART)
+    decision = world.post(SpawnFailed(attempt=1, error="cannot start: no memory"))
+    assert actions_of(decision, Spawn)
+    assert world.slot(0).failures == 0

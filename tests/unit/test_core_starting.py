@@ -391,3 +391,13 @@ def test_ready_after_exit_is_forgotten() -> None:
     before = world.pool
     world.post(BecameReady(attempt=1))
     assert world.pool == before
+
+
+def test_pool_that_starts_with_a_failed_slot_is_degraded() -> None:
+    """A pool whose first start leaves a slot behind is degraded, no longer starting."""
+    world = World(size=2)
+    world.post(Began())
+    world.ready(2)
+    assert pool_state(world.pool) is PoolState.STARTING
+    crash_until_failed(world, 0)
+    assert pool_state(world.pool) is PoolState.DEGRADED
