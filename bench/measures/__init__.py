@@ -1,0 +1,1 @@
+"""The questions, one a module; each answers with a `bench.report.Result`."""
