@@ -19,6 +19,8 @@ help:
 	@echo 'make clean   remove what the others made'
 
 serve: $(VENV)/.serve $(MODEL)
+	@echo 'Serving examples/diabetes (its README.md has a question to ask); end with Ctrl-C.'
+	@echo 'In another terminal: $(BIN)/drumctl status'
 	@exec $(BIN)/drumd serve app_fastapi:app --app-dir examples/diabetes --workers 2 --bind 127.0.0.1:8080
 
 test: lint $(MODEL)

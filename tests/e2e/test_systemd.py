@@ -221,6 +221,17 @@ def test_start_returns_when_all_workers_are_ready(service: Service) -> None:
         (service.system.root / "etc/systemd/system/drumd.service.d/hold.conf").unlink()
 
 
+def test_shipped_config_serves_without_privileges(service: Service) -> None:
+    """The config that comes with the unit serves an app in /srv/app, and no process is root's."""
+    service.configure(config=(UNITS / "drumd.toml").read_text())
+    service.systemctl("start")
+    assert service.curl()
+    for pid in service.pids():
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert not re.search(r"^Uid:.*\b0\b", status, re.MULTILINE)
+        assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+
+
 def test_status_line_tells_how_the_pools_are(service: Service) -> None:
     """`systemctl status` shows one line about the pools."""
     service.configure()
@@ -303,10 +314,17 @@ def test_stop_clears_children_that_left_their_group(service: Service) -> None:
 
 
 def test_hung_daemon_is_restarted_by_the_watchdog(service: Service) -> None:
-    """A drumd that does nothing any more is ended by systemd and started anew."""
+    """The watchdog leaves a drumd that works alone; one that does nothing any more is replaced."""
     service.configure(drop_in="WatchdogSec=2s\n")
     service.systemctl("start")
     main = service.main_pid
+
+    def outlived_the_watchdog() -> bool:
+        started = int(service.show("ActiveEnterTimestampMonotonic"))
+        return int(service.show("WatchdogTimestampMonotonic")) > started + 2_500_000
+
+    wait_until(outlived_the_watchdog, what="signs of life for longer than the watchdog", every=0.1)
+    assert (service.main_pid, service.show("NRestarts")) == (main, "0")
     service.kill("STOP", main)
     wait_until(
         lambda: service.show("NRestarts") == "1" and service.is_active(),
