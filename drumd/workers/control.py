@@ -2,6 +2,7 @@
 
 import os
 import socket
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from drumd.wire.messages import (
     decode,
     encode,
 )
+
+_FD_BYTES = array("i").itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,7 @@ class Control:
         """Yield what is there now; sets `gone` at the end of the conversation."""
         while not self.gone:
             try:
-                packet, fds, _flags, _peer = socket.recv_fds(
-                    self._sock, MAX_PACKET, MAX_LISTENERS, socket.MSG_CMSG_CLOEXEC
-                )
+                packet, fds = self._receive_one()
             except BlockingIOError:
                 return
             except OSError:  # ECONNRESET: it died with messages of ours unread
@@ -76,6 +77,18 @@ class Control:
             else:
                 self.dismissed = self.dismissed or isinstance(message, Drain | Stop)
                 yield Received(message, fds)
+
+    def _receive_one(self) -> tuple[bytes, list[int]]:
+        # Not socket.recv_fds: it ignores its flags (CPython 3.11 to 3.13), so that every program
+        # that the app starts would hold the listeners.
+        packet, ancillary, _flags, _peer = self._sock.recvmsg(
+            MAX_PACKET, socket.CMSG_LEN(MAX_LISTENERS * _FD_BYTES), socket.MSG_CMSG_CLOEXEC
+        )
+        fds = array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % _FD_BYTES])
+        return packet, fds.tolist()
 
     def _known(self, packet: bytes) -> SupervisorMessage | None:
         """Read `packet`; None for a kind that only a newer supervisor knows (after a re-exec)."""

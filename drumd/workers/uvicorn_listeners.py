@@ -6,6 +6,10 @@ import socket
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
 
+TLS_GOODBYE = 5.0
+"""Seconds that a client has to answer the end of its TLS session; asyncio's default is 30, which is
+all of a usual grace period."""
+
 
 class Listeners:
     """asyncio servers by the supervisor's number of their listener."""
@@ -31,6 +35,7 @@ class Listeners:
                 ssl=self._ssl,
                 # It listens again, and the last one to do so sets the backlog for all sharers.
                 backlog=self._backlog,
+                ssl_shutdown_timeout=TLS_GOODBYE if self._ssl else None,
             )
         for number in self._servers.keys() - wanted.keys():
             await _release(self._servers.pop(number))

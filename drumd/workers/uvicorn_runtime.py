@@ -171,6 +171,7 @@ class WorkerServer(Server):
         self._instruments.draining = True
         await self._listeners.release()
         await empty(self.server_state, drain.linger, tls=self.config.ssl is not None)
+        self._instruments.meter.connections(0)
         try:
             async with asyncio.timeout(drain.deadline - time.monotonic()):
                 await self.lifespan.shutdown()

@@ -91,7 +91,7 @@ async def slow(seconds: str, _receive: Any) -> Answer:
 
 
 async def status(code: str, _receive: Any) -> Answer:
-    return int(code), "status"
+    return int(code), "" if code in ("204", "304") else "status"
 
 
 async def upload(_argument: str, receive: Any) -> Answer:

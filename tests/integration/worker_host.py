@@ -304,7 +304,8 @@ class WorkerHost:
         `ignore`: signals that the worker inherits as ignored.
         """
         lease = wanted.pop("lease", len(self.workers))
-        self.board.clear(lease)
+        if lease < self.board.leases:  # else the worker has to complain
+            self.board.clear(lease)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stacks_out, stacks_in = os.pipe()
         board_fd = os.dup(self.board.fd)
