@@ -25,6 +25,7 @@ from drumd.supervisor.admin.peer import Peer, Policy
 from drumd.supervisor.admin.scraper import Scraper
 from drumd.supervisor.core.model import OperationKind
 from drumd.supervisor.observe.journal import Page
+from drumd.supervisor.observe.levels import level_of
 from drumd.supervisor.observe.metrics import CONTENT_TYPE
 from drumd.supervisor.operator import Operator, RefusedError, UnknownNameError
 
@@ -201,7 +202,7 @@ async def _lines(operator: Operator, page: Page, *, follow: bool) -> AsyncIterat
 
 def _page_lines(page: Page) -> bytes:
     documents: list[dict[str, Any]] = [{"lost": page.lost}] if page.lost else []
-    documents += [entry.document() for entry in page.entries]
+    documents += [{**entry.document(), "level": level_of(entry)} for entry in page.entries]
     return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
 
 

@@ -15,31 +15,14 @@ from typing import Any, Literal
 
 import structlog
 
-from drumd.supervisor.core.facts import Happened
-from drumd.supervisor.core.model import Cause
 from drumd.supervisor.observe.console import ConsoleRenderer
 from drumd.supervisor.observe.journal import Entry
+from drumd.supervisor.observe.levels import level_of
 from drumd.supervisor.observe.sink import Sink
 
 Form = Literal["auto", "console", "json"]
 Stream = Literal["stdout", "stderr"]
 
-_LEVELS = {
-    Happened.POOL_DEGRADED: "warning",
-    Happened.POOL_LOST: "error",
-    Happened.SLOT_BACKOFF: "warning",
-    Happened.SLOT_FAILED: "error",
-    Happened.WORKER_STALLED: "warning",
-    Happened.WORKER_HUNG: "error",
-    Happened.WORKER_STACKS: "warning",
-    Happened.WORKER_KILLING: "warning",
-    Happened.WORKER_FAILED: "error",
-    Happened.WORKER_STRAYS: "warning",
-    Happened.OPERATION_FAILED: "error",
-}
-"""Events that are not `info`."""
-_EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN})
-"""Values of a `worker.exited` fact's `cause` with which it is no warning."""
 _SYSLOG = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _MAX_NESTED = 65_536
 """Characters of a worker's line that is looked at for JSON."""
@@ -124,13 +107,6 @@ class Logs:
             text = prefix + text.replace("\n", f"\n{prefix}")
         # A lone surrogate becomes \udc80, which is what JSON wants inside a string as well.
         return text.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def level_of(entry: Entry) -> str:
-    """Return the log level of an entry's event."""
-    if entry.fact.event is Happened.WORKER_EXITED:
-        return "info" if entry.fact.extra.get("cause") in _EXPECTED_CAUSES else "warning"
-    return _LEVELS.get(entry.fact.event, "info")
 
 
 class _Output:

@@ -1,0 +1,216 @@
+"""The daemon as `drumctl` reaches it: requests over its admin socket, with no library.
+
+HTTP/1.0 is asked for, so an answer ends where the connection does and needs no decoding.
+"""
+
+import contextlib
+import grp
+import json
+import os
+import pwd
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode
+
+from drumd.exitcodes import ControlExit
+from drumd.supervisor.admin.paths import SOCKET_VARIABLE, discover, peer_pid, places
+
+HOW_TO_START = "start one with `drumd serve MODULE:APP`, or name its socket with --socket PATH"
+_TIMEOUT = 10.0
+"""Seconds for an answer that the daemon gives at once."""
+_OK = range(200, 300)
+_USAGE_STATUSES = frozenset({400, 404, 405})
+_INTERNAL = 500
+
+
+class ControlError(Exception):
+    """cannot do what was asked for. Carries the exit code."""
+
+    def __init__(self, text: str, code: ControlExit, known: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.code = code
+        self.known = known
+        """The names that there are, when one was wrong."""
+
+
+class Client:
+    """Talks to the daemon whose admin socket is at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, path: str, *, patience: float = 0.0, **query: Any) -> Any:
+        """Return the document at `path`. `patience`: seconds that the daemon may take longer."""
+        return json.loads(self.text(path, patience=patience, **query))
+
+    def text(self, path: str, *, patience: float = 0.0, **query: Any) -> bytes:
+        """Return what is at `path`, as it is."""
+        answer = self._request("GET", path, query=query, timeout=_TIMEOUT + patience)
+        with answer:
+            return self._body(answer)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Ask for a change; return the document that answers."""
+        return self._change("POST", path, body)
+
+    def delete(self, path: str) -> Any:
+        """Take something back; return the document that answers."""
+        return self._change("DELETE", path, None)
+
+    def lines(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Ask for a stream now; return its documents as they come, until the daemon ends it."""
+        return _documents(self._request("GET", path, query=query, timeout=None))
+
+    def daemon_pid(self) -> int:
+        """Return the pid of the daemon, 0 where it is in another pid namespace."""
+        with self._connect(_TIMEOUT) as connection:
+            return peer_pid(connection)
+
+    def _change(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        with self._request(method, path, body=body, timeout=_TIMEOUT) as answer:
+            return json.loads(self._body(answer))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> BinaryIO:
+        """Send a request; return its answer's body, or raise what the answer says."""
+        target = quote(path) + (f"?{urlencode(query)}" if query else "")
+        head = f"{method} {target} HTTP/1.0\r\nHost: drumd\r\n"
+        content = b"" if body is None else json.dumps(body).encode()
+        if content:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        connection = self._connect(timeout)
+        try:
+            connection.sendall(f"{head}\r\n".encode() + content)
+            answer = connection.makefile("rb")
+            status = self._status(answer)
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from error
+        finally:
+            # The file that was made from it keeps the connection open.
+            connection.close()
+        if status not in _OK:
+            with answer:
+                raise _refusal(status, self._body(answer))
+        return answer
+
+    def _connect(self, timeout: float | None) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(self.path))
+        except PermissionError as error:
+            connection.close()
+            raise denied(self.path) from error
+        except OSError as error:
+            connection.close()
+            raise ControlError(
+                f"cannot reach drumd: nothing answers on {self.path} ({error.strerror or error}); "
+                f"{HOW_TO_START}",
+                ControlExit.NOT_RUNNING,
+            ) from error
+        return connection
+
+    def _status(self, answer: BinaryIO) -> int:
+        words = answer.readline().split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/"):  # noqa: PLR2004 - version, status
+            raise self._lost("no HTTP answer")
+        while answer.readline().strip():
+            pass  # no header matters
+        return int(words[1])
+
+    def _body(self, answer: BinaryIO) -> bytes:
+        try:
+            return answer.read()
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from error
+
+    def _lost(self, why: str) -> ControlError:
+        return ControlError(
+            f"cannot have an answer from the drumd on {self.path}: {why}", ControlExit.UNKNOWN
+        )
+
+
+def _documents(answer: BinaryIO) -> Iterator[dict[str, Any]]:
+    # A daemon that dies while it writes ends the stream in the middle of a line.
+    with answer, contextlib.suppress(ConnectionError):
+        for line in answer:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def find(explicit: str | None, environ: Mapping[str, str]) -> Client:
+    """Return a client for the socket that was named, or for the only live daemon there is.
+
+    Raise `ControlError`: no daemon, several, or none that may be talked to.
+    """
+    named = explicit or environ.get(SOCKET_VARIABLE)
+    if named:
+        return Client(Path(named))
+    found = discover(environ)
+    live = [item for item in found if item.answer == "live"]
+    if len(live) > 1:
+        choices = "\n".join(f"  --socket {item.path}   (pid {item.pid})" for item in live)
+        raise ControlError(
+            f"cannot choose between {len(live)} daemons; say which one:\n{choices}",
+            ControlExit.USAGE,
+        )
+    if live:
+        return Client(live[0].path)
+    if refused := [item for item in found if item.answer == "denied"]:
+        raise denied(refused[0].path)
+    looked = ", ".join(str(place.directory) for place in places(environ))
+    raise ControlError(
+        f"cannot reach drumd: no daemon has its socket in {looked}; {HOW_TO_START}",
+        ControlExit.NOT_RUNNING,
+    )
+
+
+def denied(path: Path) -> ControlError:
+    """Return the error for a socket that this user may not connect to; it says who may."""
+    who = "its owner may"
+    try:
+        status = path.stat()
+        who = f"user {_user(status.st_uid)} and members of group {_group(status.st_gid)} may"
+    except OSError:
+        pass
+    return ControlError(
+        f"cannot talk to the drumd on {path}: permission denied for {_user(os.geteuid())}; "
+        f"root, {who}",
+        ControlExit.UNKNOWN,
+    )
+
+
+def _refusal(status: int, body: bytes) -> ControlError:
+    try:
+        document = json.loads(body)
+        text, known = str(document["error"]), tuple(map(str, document["known"]))
+    except (ValueError, KeyError, TypeError):
+        text, known = f"cannot have an answer: HTTP status {status}", ()
+    if status in _USAGE_STATUSES:
+        return ControlError(text, ControlExit.USAGE, known)
+    return ControlError(
+        text, ControlExit.UNKNOWN if status >= _INTERNAL else ControlExit.DEGRADED, known
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,274 @@
+"""The commands of `drumctl`: what each takes, and what it does."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from drumd.exitcodes import ControlExit
+from drumd.supervisor.cli.arguments import Parser, UsageError, meant
+from drumd.supervisor.cli.client import Client, ControlError
+from drumd.supervisor.cli.outcome import await_daemons_end, await_operation, title
+from drumd.supervisor.cli.tables import render_status
+from drumd.supervisor.cli.terminal import Terminal
+from drumd.supervisor.observe.console import ConsoleRenderer, escape
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a command: whom to ask, what for, and where to show it."""
+
+    client: Client
+    given: argparse.Namespace
+    out: Terminal
+    progress: Terminal
+    """For how far something is: stderr, so that stdout has outcomes alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of `drumctl`."""
+
+    summary: str
+    description: str
+    example: str
+    arguments: Callable[[Parser], None]
+    run: Callable[[Call], int]
+
+
+# --- what they do -------------------------------------------------------------------------------
+
+
+def _status(call: Call) -> int:
+    document = call.client.get("/status")
+    if call.given.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print(render_status(document, call.out))
+    return ControlExit.OK if document.get("state") == "ready" else ControlExit.DEGRADED
+
+
+def _restart(call: Call) -> int:
+    targets = call.given.target or [pool["name"] for pool in call.client.get("/status")["pools"]]
+    return _operate(call, [(*_pool_and_slot(target), "restart") for target in targets])
+
+
+def _stop(call: Call) -> int:
+    if call.given.pool:
+        return _operate(call, [(call.given.pool, None, "stop")])
+    if call.given.no_wait:
+        call.client.post("/stop")
+        print("drumd stops")
+        return ControlExit.OK
+    return await_daemons_end(call.client, call.out, call.progress)
+
+
+def _start(call: Call) -> int:
+    return _operate(call, [(call.given.pool, None, "start")])
+
+
+def _scale(call: Call) -> int:
+    return _operate(call, [(call.given.pool, {"size": call.given.size}, "scale")])
+
+
+def _wait(call: Call) -> int:
+    operation = call.client.get(f"/operations/{call.given.id}")
+    return _outcome(call, operation)
+
+
+def _cancel(call: Call) -> int:
+    operation = call.client.delete(f"/operations/{call.given.id}")
+    if not operation["final"]:
+        operation = call.client.get(
+            f"/operations/{call.given.id}", patience=10, wait=10, seen=operation["reading"]
+        )
+    cancelled = operation["state"] == "cancelled"
+    if call.given.json:
+        print(json.dumps(operation, indent=2))
+    else:
+        print(f"{title(operation)}: {operation['state']}, {escape(operation['reason'])}")
+    return ControlExit.OK if cancelled else ControlExit.DEGRADED
+
+
+def _events(call: Call) -> int:
+    render = ConsoleRenderer(colours=call.out.colours, dated=True)
+    # One request for both: between two, events could be lost.
+    query = {"last": call.given.last, "follow": str(call.given.follow).lower()}
+    for entry in call.client.lines("/events", **query):
+        if call.given.json:
+            print(json.dumps(entry))
+        elif "lost" in entry:
+            print(f"… {entry['lost']} older events are no longer kept …")
+        else:
+            print(render(None, "", {"level": "info", **entry}))
+        if call.given.follow:
+            sys.stdout.flush()
+    return ControlExit.OK
+
+
+def _metrics(call: Call) -> int:
+    sys.stdout.buffer.write(call.client.text("/metrics", patience=20.0))
+    sys.stdout.buffer.flush()
+    return ControlExit.OK
+
+
+def _operate(call: Call, wanted: list[tuple[str, dict[str, Any] | None, str]]) -> int:
+    """Submit operations, all before any is waited for; return the worst outcome."""
+    operations = [_submit(call, *operation) for operation in wanted]
+    if call.given.no_wait:
+        for operation in operations:
+            text = f"{title(operation)}: {operation['id']}, {operation['state']}"
+            print(json.dumps(operation, indent=2) if call.given.json else text)
+        return ControlExit.OK
+    return max(_outcome(call, operation) for operation in operations)
+
+
+def _submit(call: Call, pool: str, body: dict[str, Any] | None, verb: str) -> dict[str, Any]:
+    try:
+        operation: dict[str, Any] = call.client.post(f"/pools/{pool}/{verb}", body)
+    except ControlError as error:
+        if not error.known:
+            raise
+        slot = (body or {}).get("slot")
+        word = pool if slot is None else f"{pool}/{slot}"
+        hint = "" if "did you mean" in str(error) else meant(word, error.known)
+        raise ControlError(f"{error}{hint}", error.code, error.known) from error
+    return operation
+
+
+def _outcome(call: Call, operation: dict[str, Any]) -> int:
+    return await_operation(call.client, operation, call.out, call.progress, as_json=call.given.json)
+
+
+def _pool_and_slot(target: str) -> tuple[str, dict[str, Any] | None]:
+    pool, slash, slot = target.partition("/")
+    if not slash:
+        return pool, None
+    if not (slot.isascii() and slot.isdigit()):
+        raise UsageError(
+            f"cannot read {target!r}: write POOL, or POOL/SLOT with the slot's number, as {pool}/0"
+        )
+    return pool, {"slot": int(slot)}
+
+
+# --- what they take -----------------------------------------------------------------------------
+
+
+def _nothing(_: Parser) -> None:
+    pass
+
+
+def _add_no_wait(parser: Parser) -> None:
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the outcome")
+
+
+def _restart_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "target", metavar="POOL[/SLOT]", nargs="*", help="what to restart (default: every pool)"
+    )
+    _add_no_wait(parser)
+
+
+def _stop_arguments(parser: Parser) -> None:
+    parser.add_argument("pool", metavar="POOL", nargs="?", help="the pool (default: the daemon)")
+    _add_no_wait(parser)
+
+
+def _start_arguments(parser: Parser) -> None:
+    parser.add_argument("pool", metavar="POOL", help="the pool")
+    _add_no_wait(parser)
+
+
+def _scale_arguments(parser: Parser) -> None:
+    parser.add_argument("pool", metavar="POOL", help="the pool")
+    parser.add_argument("size", metavar="N", type=_whole_number, help="how many workers")
+    _add_no_wait(parser)
+
+
+def _id_arguments(parser: Parser) -> None:
+    parser.add_argument("id", metavar="ID", help="the operation, as it was shown")
+
+
+def _events_arguments(parser: Parser) -> None:
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what happens next")
+    parser.add_argument(
+        "-n", "--last", metavar="N", type=_whole_number, default=50, help="how many (default: 50)"
+    )
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+COMMANDS = {
+    "status": Command(
+        "show pools and workers",
+        "Show the daemon, its pools and their workers. Exit code: 0 all ready, 1 degraded,\n"
+        "3 not running, 4 unknown.",
+        "drumctl status\ndrumctl status --json | jq '.pools[].state'",
+        _nothing,
+        _status,
+    ),
+    "restart": Command(
+        "replace workers by new ones, without a gap",
+        "Replace the workers of a pool, or of one slot: each new one is ready before the old one\n"
+        "goes. The exit code is the outcome.",
+        "drumctl restart web\ndrumctl restart web/0",
+        _restart_arguments,
+        _restart,
+    ),
+    "stop": Command(
+        "stop a pool, or the daemon",
+        "Stop a pool: its workers finish their requests and go, its sockets stay. Without a pool\n"
+        "the daemon itself stops.",
+        "drumctl stop web\ndrumctl stop",
+        _stop_arguments,
+        _stop,
+    ),
+    "start": Command(
+        "start a pool that was stopped",
+        "Start a pool that was stopped.",
+        "drumctl start web",
+        _start_arguments,
+        _start,
+    ),
+    "scale": Command(
+        "change how many workers a pool has",
+        "Change how many workers a pool has, until the daemon ends: the config stays as it is.",
+        "drumctl scale web 4",
+        _scale_arguments,
+        _scale,
+    ),
+    "events": Command(
+        "show what happened, and why",
+        "Show the newest events of the journal, oldest first.",
+        "drumctl events -n 100\ndrumctl events -f --json",
+        _events_arguments,
+        _events,
+    ),
+    "wait": Command(
+        "wait for an operation",
+        "Wait for an operation that goes on; the exit code is its outcome.",
+        "drumctl wait web-3",
+        _id_arguments,
+        _wait,
+    ),
+    "cancel": Command(
+        "cancel an operation",
+        "Cancel an operation; what it has done stays done.",
+        "drumctl cancel web-3",
+        _id_arguments,
+        _cancel,
+    ),
+    "metrics": Command(
+        "print the metrics, as Prometheus reads them",
+        "Print the metrics of the daemon and of the apps, in Prometheus's text format.",
+        "drumctl metrics | grep drumd_requests_total",
+        _nothing,
+        _metrics,
+    ),
+}

@@ -1,0 +1,29 @@
+"""How much an event matters: the level that it is logged and shown at."""
+
+from drumd.supervisor.core.facts import Happened
+from drumd.supervisor.core.model import Cause
+from drumd.supervisor.observe.journal import Entry
+
+_LEVELS = {
+    Happened.POOL_DEGRADED: "warning",
+    Happened.POOL_LOST: "error",
+    Happened.SLOT_BACKOFF: "warning",
+    Happened.SLOT_FAILED: "error",
+    Happened.WORKER_STALLED: "warning",
+    Happened.WORKER_HUNG: "error",
+    Happened.WORKER_STACKS: "warning",
+    Happened.WORKER_KILLING: "warning",
+    Happened.WORKER_FAILED: "error",
+    Happened.WORKER_STRAYS: "warning",
+    Happened.OPERATION_FAILED: "error",
+}
+"""Events that are not `info`."""
+_EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN})
+"""Values of a `worker.exited` fact's `cause` with which it is no warning."""
+
+
+def level_of(entry: Entry) -> str:
+    """Return the log level of an entry's event."""
+    if entry.fact.event is Happened.WORKER_EXITED:
+        return "info" if entry.fact.extra.get("cause") in _EXPECTED_CAUSES else "warning"
+    return _LEVELS.get(entry.fact.event, "info")

@@ -1,0 +1,482 @@
+"""`drumctl`, run as people and scripts run it, against a real admin server."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from drumd.exitcodes import ControlExit
+from drumd.supervisor.cli.commands import COMMANDS
+from drumd.supervisor.cli.drumctl import main
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+# drumctl as it is, but for where it looks: a daemon of this machine's must not be found.
+ISOLATED = """
+import os, sys
+from pathlib import Path
+from drumd.supervisor.admin import paths
+only = paths.Place(Path(os.environ["RUNTIME_DIRECTORY"]), private=False)
+paths.places = lambda environ: [only]
+from drumd.supervisor.cli.drumctl import main
+sys.exit(main())
+"""
+DRUMCTL = [sys.executable, "-c", ISOLATED]
+
+
+class Daemon:
+    """A daemon in a process of its own, and the environment that finds it and no other."""
+
+    def __init__(self, directory: Path, socket: str = "") -> None:
+        self.directory = directory
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "RUNTIME_DIRECTORY": str(directory),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.admin_daemon", socket],
+            cwd=ROOT,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def ctl(self, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*DRUMCTL, *arguments],
+            env=self.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(30) == 0
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon of the test's own; the test may have ended it."""
+    running = Daemon(tmp_path)
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon for tests that change nothing."""
+    running = Daemon(tmp_path_factory.mktemp("shared"))
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def no_daemon(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run drumctl where no daemon is."""
+
+    def ctl(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environ = {"PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(tmp_path)}
+        return subprocess.run(
+            [*DRUMCTL, *arguments], env=environ, capture_output=True, text=True, check=False
+        )
+
+    return ctl
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def test_status_is_a_table_and_degraded_is_1(shared: Daemon) -> None:
+    """The table has each worker, and each slot without one with its why; exit code 1: degraded."""
+    done = shared.ctl("status")
+    assert done.returncode == ControlExit.DEGRADED
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"drumd 0.1.0 degraded · pid {shared.process.pid} · up 1h02m · ")
+    [down] = [line for line in lines if "backoff" in line]
+    assert down.split()[:3] == ["1", "-", "backoff"]
+    assert down.endswith("no module named 'sklearn'; next try in 2.3s")
+    assert any("stalled" in line for line in lines)
+    assert "1,234" in done.stdout
+
+
+def test_status_json_is_the_apis_document(shared: Daemon) -> None:
+    """`--json` before or after the command prints the document with the promised fields."""
+    for arguments in (("status", "--json"), ("--json", "status")):
+        document = json.loads(shared.ctl(*arguments).stdout)
+        assert document["pid"] == shared.process.pid
+        assert [pool["name"] for pool in document["pools"]] == ["web", "model", "slow", "broken"]
+        assert document["pools"][0]["workers"][0]["slot"] == 0
+
+
+def test_all_ready_is_0(daemon: Daemon) -> None:
+    """With every pool ready the exit code is 0."""
+    assert daemon.ctl("start", "model").returncode == ControlExit.OK
+    assert daemon.ctl("status").returncode == ControlExit.OK
+
+
+def test_no_daemon_is_3_and_says_how_to_start_one(
+    no_daemon: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    """Without a daemon every command exits with 3, and says where it looked and what to run."""
+    for arguments in (("restart", "web"), ("--socket", str(tmp_path / "x.sock"), "status")):
+        done = no_daemon(*arguments)
+        assert done.returncode == ControlExit.NOT_RUNNING
+        assert done.stderr.startswith("drumctl: cannot reach drumd: ")
+        assert "drumd serve" in done.stderr
+
+
+def test_a_stale_socket_is_no_daemon(
+    no_daemon: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    """The socket of a daemon that was killed counts as no daemon."""
+    running = Daemon(tmp_path)
+    running.process.kill()
+    running.process.wait(30)
+    assert (tmp_path / "admin.sock").exists()
+    assert no_daemon("status").returncode == ControlExit.NOT_RUNNING
+
+
+def test_a_stuck_daemon_is_4(tmp_path: Path) -> None:
+    """A daemon that breaks off its answer is there, but cannot be told: exit code 4."""
+    code = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(flush=True)\n"
+        "c, _ = s.accept(); c.recv(100); c.close()\n"
+    )
+    path = str(tmp_path / "broken.sock")
+    server = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    done = subprocess.run(
+        [*DRUMCTL, "--socket", path, "status"],
+        env={"PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ControlExit.UNKNOWN
+    assert done.stderr.startswith("drumctl: cannot have an answer from the drumd on ")
+    assert server.wait(30) == 0
+
+
+def test_two_daemons_are_both_reachable(daemon: Daemon) -> None:
+    """Of several daemons of a user none is guessed: they are listed, and each is reachable."""
+    second = Daemon(daemon.directory)
+    try:
+        done = daemon.ctl("status")
+        assert done.returncode == ControlExit.USAGE
+        sockets = [line.split()[1] for line in done.stderr.splitlines() if "--socket" in line]
+        assert [Path(path).name for path in sockets] == ["admin-2.sock", "admin.sock"]
+        pids = {
+            json.loads(daemon.ctl("--socket", path, "status", "--json").stdout)["pid"]
+            for path in sockets
+        }
+        assert pids == {daemon.process.pid, second.process.pid}
+        named = daemon.ctl("status", "--json", DRUMD_SOCKET=sockets[0])
+        assert json.loads(named.stdout)["pid"] == second.process.pid
+    finally:
+        second.end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user: sudo pytest")
+def test_who_may_not_connect_is_told_who_may(daemon: Daemon) -> None:
+    """Another user who may not connect is told who may, with exit code 4."""
+    for directory in [daemon.directory, *daemon.directory.parents][:3]:
+        directory.chmod(0o755)
+    code = (
+        "import gettext, locale, os, shutil, sys\n"  # their directory may be root's alone
+        "from drumd.supervisor.cli import drumctl\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(drumctl.main(['--socket', sys.argv[1], 'status']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(daemon.directory / "admin.sock")],
+        env=daemon.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ControlExit.UNKNOWN, done.stderr
+    assert "permission denied for nobody; root, user root and members of group root may" in (
+        done.stderr
+    )
+
+
+def test_status_imports_little(shared: Daemon) -> None:
+    """`drumctl status` imports none of the heavy packages, so that it answers at once."""
+    code = (
+        "import sys\n"
+        "from drumd.supervisor.cli.drumctl import main\n"
+        "main(['status', '--json', '--socket', sys.argv[1]])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(shared.directory / "admin.sock")],
+        env=shared.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stderr.split())
+    heavy = {"pydantic", "fastapi", "uvicorn", "structlog", "asyncio", "psutil", "http.client"}
+    heavy |= {"prometheus_client", "drumd.workers", "drumd.config", "logging", "tempfile", "ssl"}
+    assert "drumd.supervisor.cli.client" in loaded
+    assert not heavy & loaded
+
+
+# --- operations ---------------------------------------------------------------------------------
+
+
+def test_restart_waits_for_the_outcome(daemon: Daemon) -> None:
+    """A restart that is done exits with 0 and says so; how it went on is on stderr."""
+    done = daemon.ctl("restart", "web")
+    assert (done.returncode, done.stdout) == (0, "restart web: done, 2 of 2 done\n")
+    assert done.stderr.startswith("restart web 0/2 ")
+    one = daemon.ctl("restart", "web/1")
+    assert one.stdout == "restart web/1: done, 1 of 1 done\n"
+
+
+def test_a_failed_restart_is_1_with_the_reason(daemon: Daemon) -> None:
+    """A restart that failed exits with 1 and tells why."""
+    done = daemon.ctl("restart", "broken")
+    assert done.returncode == ControlExit.DEGRADED
+    assert done.stdout.startswith("restart broken: failed, slot 0: exited with 1")
+
+
+def test_scale_stop_start(daemon: Daemon) -> None:
+    """Scale, stop and start do what they say."""
+    assert daemon.ctl("scale", "web", "3").returncode == 0
+    assert daemon.ctl("stop", "web").returncode == 0
+    pools = json.loads(daemon.ctl("status", "--json").stdout)["pools"]
+    assert (pools[0]["size"], pools[0]["state"]) == (3, "stopped")
+    assert daemon.ctl("start", "web").returncode == 0
+    refused = daemon.ctl("start", "web")
+    assert refused.returncode == ControlExit.DEGRADED
+    assert refused.stderr == "drumctl: cannot start web: it runs already\n"
+
+
+def test_no_wait_prints_the_id_and_cancel_takes_it(daemon: Daemon) -> None:
+    """`--no-wait` tells the operation's id; it can be cancelled and its end waited for."""
+    accepted = json.loads(daemon.ctl("restart", "slow", "--no-wait", "--json").stdout)
+    cancelled = daemon.ctl("cancel", accepted["id"])
+    assert cancelled.returncode == ControlExit.OK
+    assert "cancelled by" in cancelled.stdout
+    waited = daemon.ctl("wait", accepted["id"])
+    assert waited.returncode == ControlExit.DEGRADED
+    assert waited.stdout.startswith("restart slow: cancelled, ")
+
+
+def test_json_outcome_is_one_document(daemon: Daemon) -> None:
+    """With `--json` the outcome is one document on stdout, and stderr is empty."""
+    done = daemon.ctl("restart", "web", "--json")
+    assert json.loads(done.stdout)["state"] == "done"
+    assert done.stderr == ""
+
+
+def test_without_a_pool_every_pool_is_restarted(daemon: Daemon) -> None:
+    """`drumctl restart` without a name restarts every pool."""
+    done = daemon.ctl("restart", "--no-wait")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        f"restart {pool}" for pool in ("web", "model", "slow", "broken")
+    ]
+
+
+def test_of_several_the_worst_outcome_counts(daemon: Daemon) -> None:
+    """Of several operations each outcome is told, and the exit code is the worst."""
+    done = daemon.ctl("restart", "web", "broken")
+    assert done.returncode == ControlExit.DEGRADED
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        "restart web: done",
+        "restart broken: failed",
+    ]
+
+
+def test_ctrl_c_while_waiting_leaves_the_operation(daemon: Daemon) -> None:
+    """Ctrl-C ends the waiting alone, and says how to go on waiting and how to cancel."""
+    child = subprocess.Popen(
+        [*DRUMCTL, "restart", "slow"], env=daemon.environ, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    wait_until(lambda: child.stderr and "running" in child.stderr.readline())
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 128 + signal.SIGINT
+    assert "op-1 goes on without you; `drumctl wait op-1`" in said
+    assert daemon.ctl("cancel", "op-1").returncode == 0
+
+
+def test_a_daemon_that_goes_while_waited_for_is_4(daemon: Daemon) -> None:
+    """When the daemon goes before an outcome is known, the exit code is 4."""
+    child = subprocess.Popen(
+        [*DRUMCTL, "restart", "slow"], env=daemon.environ, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    wait_until(lambda: child.stderr and "running" in child.stderr.readline())
+    daemon.end()
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == ControlExit.UNKNOWN
+    assert "drumctl: cannot " in said
+
+
+def test_stop_waits_until_the_daemon_is_gone(daemon: Daemon) -> None:
+    """`drumctl stop` without a pool returns when the daemon's process has ended."""
+    done = daemon.ctl("stop")
+    assert (done.returncode, done.stdout) == (0, f"drumd pid {daemon.process.pid} has stopped\n")
+    assert not Path(f"/proc/{daemon.process.pid}/fd/0").exists()
+    assert daemon.ctl("status").returncode == ControlExit.NOT_RUNNING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["restart", "wbe"], "there are web, model, slow, broken (did you mean 'web'?)"),
+        (["restart", "web/7"], "there are slots 0 to 1"),
+        (["restart", "web/x"], "write POOL, or POOL/SLOT"),
+        (["scale", "web", "many"], "'many' is no whole number"),
+        (["scale", "web"], "required: N"),
+        (["statsu"], "unknown command 'statsu' (did you mean 'status'?); there are status, "),
+        (["status", "--jsn"], "unknown flag '--jsn' (did you mean '--json'?)"),
+        (["status", "now"], "unexpected argument 'now'"),
+        (["wait", "nope"], "cannot find operation 'nope'"),
+        ([], "no command"),
+        (["--colour"], "unknown flag '--colour'"),
+    ],
+)
+def test_mistakes_are_2_and_say_what_to_write(
+    shared: Daemon,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong command line or name exits with 2, begins with "cannot", and says what there is."""
+    monkeypatch.setenv("DRUMD_SOCKET", str(shared.directory / "admin.sock"))
+    assert main(arguments) == ControlExit.USAGE
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("drumctl: cannot ")
+    assert said in error
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+def test_events_are_lines_for_people_and_for_programs(shared: Daemon) -> None:
+    """Events are one line each; with `--json`, one document each."""
+    people = shared.ctl("events", "-n", "1")
+    assert people.returncode == 0
+    assert people.stdout.count("\n") == 1
+    assert "daemon.notice       all pools are ready" in people.stdout
+    programs = [json.loads(line) for line in shared.ctl("events", "--json").stdout.splitlines()]
+    assert [entry["reason"] for entry in programs] == ["started", "all pools are ready"]
+
+
+def test_events_are_followed_until_the_daemon_goes(daemon: Daemon) -> None:
+    """`events -f` shows what happens as it happens, and ends with the daemon."""
+    child = subprocess.Popen(
+        [*DRUMCTL, "events", "-f", "-n", "1"], env=daemon.environ, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert "all pools are ready" in child.stdout.readline()
+    daemon.ctl("restart", "web")
+    assert "operation.queued" in child.stdout.readline()
+    assert "operation.done" in child.stdout.readline()
+    assert daemon.ctl("stop").returncode == 0
+    assert "daemon.stopping" in child.communicate(timeout=30)[0]
+    assert child.returncode == 0
+
+
+def test_metrics_are_the_page(shared: Daemon) -> None:
+    """`drumctl metrics` prints what Prometheus would get."""
+    done = shared.ctl("metrics")
+    assert done.returncode == 0
+    assert 'drumd_pool_size{pool="web"} 2.0\n' in done.stdout
+
+
+def test_a_closed_pipe_is_quiet(shared: Daemon) -> None:
+    """A reader that has had enough (`| head -1`) makes no noise."""
+    for command in ("metrics", "status", "events"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [*DRUMCTL, command],
+            env=shared.environ,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def _on_terminal(daemon: Daemon, columns: int, *arguments: str, **environ: str) -> str:
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [*DRUMCTL, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=daemon.environ | {"COLUMNS": str(columns), "LC_ALL": "C.UTF-8"} | environ,
+    )
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:
+            break  # EIO: the child has closed the terminal
+        said += chunk
+    os.close(ours)
+    child.wait(30)
+    return said.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_the_table_fits_the_terminal_and_cuts_no_reason(shared: Daemon, columns: int) -> None:
+    """On a terminal no line is wider than it, and every reason is there whole."""
+    said = _on_terminal(shared, columns, "status", NO_COLOR="1")
+    lines = said.splitlines()
+    first, *rest = lines
+    # The first line has the socket's path, which may have any length.
+    assert first.startswith("drumd ")
+    assert max(len(line) for line in rest) <= columns
+    words = " ".join(said.split())
+    assert "exited with 1: ModuleNotFoundError: no module named 'sklearn'; next try in" in words
+
+
+def test_colours_are_on_terminals_and_can_be_refused(shared: Daemon) -> None:
+    """A terminal gets colours, unless NO_COLOR says otherwise."""
+    assert "\x1b[32mready\x1b[0m" in _on_terminal(shared, 120, "status")
+    assert "\x1b" not in _on_terminal(shared, 120, "status", NO_COLOR="1")
+
+
+def test_progress_is_one_line_that_is_written_over(daemon: Daemon) -> None:
+    """On a terminal progress is a bar in one line, and the outcome is what stays."""
+    said = _on_terminal(daemon, 100, "restart", "web", NO_COLOR="1")
+    *shown, outcome = said.rstrip("\n").split("\r\x1b[K")
+    assert outcome == "restart web: done, 2 of 2 done"
+    assert any("[░░░░" in line for line in shown)
+    assert "\n" not in "".join(shown)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command's help works without a daemon, fits 100 columns, and has an example."""
+    with pytest.raises(SystemExit, match="^0$"):
+        main([*filter(None, [command]), "--help"])
+    out = capsys.readouterr().out
+    assert "\nexample:\n  drumctl " in out
+    assert max(map(len, out.splitlines())) <= 100
