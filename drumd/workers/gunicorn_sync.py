@@ -39,7 +39,10 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
             self.live()
             if not self.alive:
                 self.orders.retire()
-            for key, _ in self._selector.select(self.pulse.rest()):
+            events = self._selector.select(self.pulse.rest())
+            if len(events) > 1:
+                self.orders.read()  # what was said while it was busy comes first
+            for key, _ in events:
                 key.data()
         self._listeners.release()
         if not self.orders.stopped:
@@ -76,6 +79,14 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
         return _Accepting(self, listener, self._selector)
 
     def _speaks(self, client: socket.socket) -> bool:
+        try:
+            client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # rare: clients send along with their handshake
+        except OSError:
+            return True  # it went away again; gunicorn finds out and says nothing
+        else:
+            return True
         poller = select.poll()
         poller.register(client, select.POLLIN)
         poller.register(self.orders, select.POLLIN)
@@ -116,7 +127,7 @@ class _Accepting:
         self._listener.close()
 
     def _accept(self) -> None:
-        self._worker.orders.read()  # what was said while it was busy comes first
+        # Let go of, or told to leave, in the same round of events.
         if self._worker.orders.leaving or self._listener.fileno() < 0:
             return
         # A sibling was quicker, or the client is gone again.

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,23 @@ def test_accepts_from_several_listeners(host: WorkerHost, kind: str) -> None:
         assert queued(tcp) == 1
         worker.accept(unix, tcp)
         assert waiting.answer().body == str(worker.pid)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_clients_that_go_away_do_no_harm(host: WorkerHost, kind: str) -> None:
+    """Clients that reset their connection, before or after they ask, end no worker."""
+    listener = host.listen()
+    worker = serve(host, kind)
+    for said in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        client = listener.connect()
+        client.sendall(said)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    worker.accept(listener)
+    assert get(listener).body == str(worker.pid)
+    worker.drain()
+    assert worker.wait() == 0
+    assert worker.finished_output() in ("", "lifespan ended\n")
 
 
 @pytest.mark.parametrize("kind", ALL)
