@@ -134,6 +134,19 @@ def test_only_our_own_socket_is_removed(tmp_path: Path) -> None:
     assert path.read_text() == "not ours"
 
 
+def test_closing_twice_leaves_the_next_daemon_alone(tmp_path: Path) -> None:
+    """A second close does not touch the socket of the daemon that came after."""
+    path = tmp_path / "admin.sock"
+    first = AdminSocket.claim(path)
+    first.close()
+    second = AdminSocket.claim(path)
+    first.close()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"admin.sock", "admin.sock.lock"}
+    with pytest.raises(SocketTakenError):
+        AdminSocket.claim(path)
+    second.close()
+
+
 def test_of_many_starts_at_once_one_wins(tmp_path: Path) -> None:
     """Processes that start at the same moment do not take the socket from each other."""
     path = tmp_path / "admin.sock"

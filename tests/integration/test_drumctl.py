@@ -475,7 +475,7 @@ def test_progress_is_one_line_that_is_written_over(daemon: Daemon) -> None:
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command's help works without a daemon, fits 100 columns, and has an example."""
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main([*filter(None, [command]), "--help"])
     out = capsys.readouterr().out
     assert "\nexample:\n  drumctl " in out

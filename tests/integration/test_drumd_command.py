@@ -103,7 +103,7 @@ def test_mistakes_are_2(
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command's help fits 100 columns and has an example."""
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main([*filter(None, [command]), "--help"])
     out = capsys.readouterr().out
     assert "\nexample:\n  drumd " in out

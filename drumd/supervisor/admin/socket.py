@@ -50,7 +50,7 @@ class AdminSocket:
     def __init__(self, path: Path, lock: int, listener: socket.socket) -> None:
         self.path = path
         self.listener = listener
-        self._lock = lock
+        self._lock: int | None = lock
         status = path.lstat()
         self._identity = status.st_dev, status.st_ino
 
@@ -89,7 +89,7 @@ class AdminSocket:
             status = self.path.lstat()
             if (status.st_dev, status.st_ino) == self._identity:
                 self.path.unlink()
-        _unlock(self.path, self._lock)
+        _unlock(self.path, lock)
         self._lock = -1
 
 
