@@ -9,7 +9,7 @@ from typing import Protocol
 
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.core.actions import Action, EndDaemon
-from drumd.supervisor.core.decide import Decision, decide
+from drumd.supervisor.core.decide import decide
 from drumd.supervisor.core.draft import Moment
 from drumd.supervisor.core.events import Began, Event, ShutdownRequested, TimePassed
 from drumd.supervisor.core.facts import Fact, Happened
@@ -91,7 +91,9 @@ class Owner:
 
     def stop(self, reason: str, *, at_once: bool = False) -> None:
         """Stop the daemon: gracefully, or at once (a second call does that too)."""
-        self._queue.put_nowait(_Item(lambda: self._end(DaemonExit.STOPPED, reason, at_once)))
+        self._queue.put_nowait(
+            _Item(lambda: self._end(DaemonExit.STOPPED, reason, at_once=at_once))
+        )
 
     # --- the task -------------------------------------------------------------------------------
 
@@ -129,22 +131,20 @@ class Owner:
         self.pools[name] = decision.pool
         for fact in decision.facts:
             self._audience.tell(fact)
-        self._carry_out(name, decision)
-        # Operations last: whoever waits for one sees all that it led to.
+        hands = self._hands[name]
+        for action in decision.actions:
+            if not isinstance(action, EndDaemon):
+                hands.perform(action)
+        hands.project(decision.pool)
         self._audience.operations(name, (*decision.finished, *decision.pool.operations))
         self._audience.changed(self.pools)
-        self._arm()
-
-    def _carry_out(self, name: str, decision: Decision) -> None:
-        hands = self._hands[name]
+        # Last, since it is a decision of its own about every pool, this one included.
         for action in decision.actions:
             if isinstance(action, EndDaemon):
                 self._end(action.code, action.reason, at_once=False)
-            else:
-                hands.perform(action)
-        hands.project(self.pools[name])
+        self._arm()
 
-    def _end(self, code: DaemonExit, reason: str, at_once: bool) -> None:  # noqa: FBT001
+    def _end(self, code: DaemonExit, reason: str, *, at_once: bool) -> None:
         if self.ended is None:
             self.ended = Ended(code, reason)
             text = reason if not at_once else f"{reason}, at once"
