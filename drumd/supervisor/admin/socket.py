@@ -50,53 +50,12 @@ class AdminSocket:
     def __init__(self, path: Path, lock: int, listener: socket.socket) -> None:
         self.path = path
         self.listener = listener
-        self._lock: int | None = lock
+        self._lock = lock
         status = path.lstat()
         self._identity = status.st_dev, status.st_ino
 
     @classmethod
     def claim(cls, path: Path, group: str | None = None) -> "AdminSocket":
-        """Listen at `path`, open to the owner and `group` (mode 0660).
-
-        Raise `SocketTakenError` when a live process has it, `AdminSocketError` when it cannot be
-        had for another reason. A stale socket is replaced.
-        """
-        gid = None if group is None else _gid(path, group)
-        if len(os.fsencode(path)) > _MAX_PATH:
-            raise AdminSocketError(
-                f"cannot use admin socket {path}: a path of more than {_MAX_PATH} bytes; "
-                "give a shorter one with --admin-socket PATH"
-            )
-        try:
-            lock = _lock(path)
-            try:
-                return cls(path, lock, _listen(path, gid))
-            except BaseException:
-                _unlock(path, lock)
-                raise
-        except OSError as error:
-            raise AdminSocketError(
-                f"cannot use admin socket {path}: {error.strerror}; "
-                "give another one with --admin-socket PATH"
-            ) from error
-
-    def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one that we made.
-
-        A second call does nothing: by then the path, and the lock's fd, may be somebody else's.
-        """
-        if self._lock is None:
-            return
-        lock, self._lock = self._lock, None
-        self.listener.close()
-        with contextlib.suppress(OSError):
-            status = self.path.lstat()
-            if (status.st_dev, status.st_ino) == self._identity:
-                self.path.unlink()
-        _unlock(self.path, lock)
-
-
-def claim(cls, path: Path, group: str | None = None) -> "AdminSocket":
         """Listen at `path`, open to the owner and `group` (mode 0660).
 
         Raise `SocketTakenError` when a live process has it, `AdminSocketError` when it cannot be
@@ -130,7 +89,7 @@ def claim(cls, path: Path, group: str | None = None) -> "AdminSocket":
             status = self.path.lstat()
             if (status.st_dev, status.st_ino) == self._identity:
                 self.path.unlink()
-        _unlock(self.path, lock)
+        _unlock(self.path, self._lock)
         self._lock = -1
 
 
