@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import Operation, Pool
@@ -44,7 +45,7 @@ class Announcer:
 
     def tell(self, fact: Fact) -> None:
         """Record a fact, log it, and count it where it counts."""
-        self._logs.log_fact(self._journal.record(fact))
+        self._logs.log_fact(self._journal.record(self._with_pid(fact)))
         if fact.event is Happened.WORKER_EXITED:
             self._hands[str(fact.pool)].tally.exits[str(fact.extra["cause"])] += 1
         elif fact.event is Happened.WORKER_READY:
@@ -52,6 +53,15 @@ class Announcer:
         elif fact.event is Happened.DAEMON_STOPPING:
             self._stopping = True
             self._notifier.stopping(fact.reason)
+
+    def _with_pid(self, fact: Fact) -> Fact:
+        """Add the worker's pid, which decisions do not know, once there is one."""
+        if fact.pool is None or fact.attempt is None or "pid" in fact.extra:
+            return fact
+        pids = self._hands[fact.pool].pids
+        ended = fact.event is Happened.WORKER_EXITED
+        pid = pids.pop(fact.attempt, None) if ended else pids.get(fact.attempt)
+        return fact if pid is None else replace(fact, extra={"pid": pid, **fact.extra})
 
     def operations(self, pool: str, operations: Iterable[Operation]) -> None:
         """Let the desk know how operations stand."""

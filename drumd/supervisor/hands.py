@@ -44,6 +44,8 @@ class Hands:
         self.metrics_dir = metrics_dir
         self.tally = Tally()
         self.handles: dict[int, Handle] = {}
+        self.pids: dict[int, int] = {}
+        """Pids by attempt, kept until the worker's end has been told."""
         self.runtime = "" if settings.runtime == "auto" else str(settings.runtime)
         """What serves in the workers; "" until the first one has looked at its app."""
         self.last_words: list[str] = []
@@ -91,6 +93,7 @@ class Hands:
             self._around.post(self.name, SpawnFailed(attempt=action.attempt, error=str(error)))
             return
         self.handles[action.attempt] = handle
+        self.pids[action.attempt] = handle.pid
         self._care.begin(handle)
 
     def _start(self, action: Spawn) -> Handle:

@@ -146,8 +146,7 @@ class Office:
         if len(self._owner.pools) != 1:
             return f"{signal_name} is for one pool; use `drumctl scale POOL N`"
         name, pool = next(iter(self._owner.pools.items()))
-        sizes = [op.size for op in pool.operations if op.size is not None]
-        size = (sizes[-1] if sizes else pool.size) + by_how_many
+        size = _size_to_be(pool) + by_how_many
         try:
             self.submit(OperationKind.SCALE, name, slot=None, size=max(size, 1), by=signal_name)
         except RefusedError as error:
@@ -165,11 +164,12 @@ class Office:
     def _check(self, kind: OperationKind, pool: Pool, slot: int | None, size: int | None) -> None:
         if self._owner.ended is not None:
             raise RefusedError(f"cannot {kind.value} pool {pool.name}: drumd stops")
-        if slot is not None and not 0 <= slot < pool.size:
-            slots = f"0 to {pool.size - 1}" if pool.size else "none"
-            raise UnknownNameError(
-                f"cannot find slot {pool.name}/{slot}: the slots of {pool.name} are {slots}"
-            )
+        slots = _size_to_be(pool)
+        if slot is not None and not 0 <= slot < slots:
+            known = f"slots of {pool.name} are 0 to {slots - 1}"
+            if slots == 1:
+                known = f"only slot is {pool.name}/0"
+            raise UnknownNameError(f"cannot find slot {pool.name}/{slot}: the {known}")
         if kind is OperationKind.SCALE and not (size is not None and 1 <= size <= MAX_SIZE):
             raise RefusedError(
                 f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_SIZE} workers, "
@@ -184,3 +184,9 @@ class Office:
                 f"cannot {kind.value} pool {pool.name}: {MAX_QUEUED} operations wait already; "
                 "cancel some with `drumctl cancel ID`"
             )
+
+
+def _size_to_be(pool: Pool) -> int:
+    """Return the pool's size once the operations that wait before the next one are done."""
+    sizes = [operation.size for operation in pool.operations if operation.size is not None]
+    return sizes[-1] if sizes else pool.size
