@@ -43,6 +43,15 @@ def errors(settings: Settings) -> Iterator[Finding]:
                 message="there is no such directory",
                 suggestion="name the directory that the app is imported from",
             )
+        if pool.runtime == "auto" and "worker_class" in pool.gunicorn:
+            # gevent must patch before the app is imported, and `auto` looks at the imported app.
+            yield Finding(
+                path=(*path, "gunicorn", "worker_class"),
+                value=pool.gunicorn["worker_class"],
+                message="needs a pool that is gunicorn's for certain",
+                suggestion=f'set runtime = "gunicorn" in [pools.{name}]',
+                with_paths=((*path, "runtime"),),
+            )
         yield from _order(path, pool)
     yield from _shared_binds(settings)
 

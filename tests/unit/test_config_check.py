@@ -23,6 +23,7 @@ ws_ping_interval = 2.5
 "odd name" = "é\\u007f\\n"
 [pools.api]
 app = "api:app"
+runtime = "gunicorn"
 linger = "50s"
 gunicorn = { worker_class = "sync", secure_scheme_headers = { X = "y" } }
 """
@@ -71,7 +72,7 @@ def test_automatic_workers_are_counted(config: Loaded) -> None:
 def test_warnings_are_shown_as_comments(config: Loaded) -> None:
     """Warnings come last, as comments."""
     last = render(config, color=False).splitlines()[-1]
-    assert last.startswith("# warning: pools.api.linger = '50s' (drumd.toml:17): ends with grace")
+    assert last.startswith("# warning: pools.api.linger = '50s' (drumd.toml:18): ends with grace")
 
 
 def test_defaults_are_dimmed_in_color(config: Loaded) -> None:

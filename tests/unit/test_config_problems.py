@@ -343,3 +343,10 @@ def test_problems_are_shown_one_block_each(here: Path) -> None:
         "  pools.web.workers = 0   # drumd.toml:3\n"
         '    must be a whole number from 1 to 256, or "auto"\n'
     )
+
+
+def test_a_worker_class_needs_gunicorn_for_certain(here: Path) -> None:
+    """A worker class beside runtime auto is refused, with the line to write."""
+    (problem,) = problems(here, WEB + '[pools.web.gunicorn]\nworker_class = "gevent"\n')
+    assert problem.key == "pools.web.gunicorn.worker_class"
+    assert problem.suggestion == 'set runtime = "gunicorn" in [pools.web]'
