@@ -2,27 +2,28 @@
 
 from typing import Any
 
+from uvicorn.protocols.http import h11_impl
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from drumd.workers.uvicorn_protocols import MeteredCycle, WatchedProtocol
 
 
-class _Cycle(MeteredCycle, RequestResponseCycle):
+class _Cycle(MeteredCycle, h11_impl.RequestResponseCycle):
     """One request and its answer."""
 
 
-class WatchedH11(WatchedProtocol, H11Protocol):
+h11_impl.RequestResponseCycle = _Cycle  # type: ignore[misc]
+
+
+class WatchedH11(WatchedProtocol, h11_impl.H11Protocol):
     """One connection."""
 
     def handle_events(self) -> None:
         """Begin a request if there was one; an upgrade to a websocket is none, and no cycle."""
         before = self.cycle
         super().handle_events()
-        cycle = self.cycle
-        if cycle is not before:
-            cycle.__class__ = _Cycle
-            self.begin(cycle)
+        if self.cycle is not before:
+            self.begin(self.cycle)
 
     def close_after(self, cycle: Any) -> None:
         """Close the connection after `cycle`'s answer: here `keep_alive` alone tells no client."""
