@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STACKS_QUIET = 0.2
 """Seconds after its first line in which the rest of a stack dump comes."""
 MAX_STACK_LINES = 400
+OWN = "drumd: "
+"""What a worker's entry begins its own lines on stderr with, as `drumd.workers.entry` does."""
 FOREIGN_SIGNALS = frozenset(
     {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 )
@@ -76,6 +78,7 @@ class Care:
             case messages.Drained():
                 self._post(Drained(attempt=attempt))
             case messages.Failed():
+                handle.explained = True
                 self._post(ReportedFailure(attempt=attempt, error=message.error))
 
     def _loaded(self, handle: Handle, message: messages.Loaded) -> None:
@@ -130,6 +133,8 @@ class Care:
         for pipe in handle.pipes:
             pipe.drain()
         self._tell_stacks(handle)
+        if not handle.explained:
+            self._quote(handle)
         record = self._around.board.read(handle.lease)
         self._hands.tally.fold(record)
         self._hands.last_words = list(handle.last_lines)
@@ -150,6 +155,12 @@ class Care:
         task = self._around.loop.create_task(self._clear_away(handle))
         self._around.background.add(task)
         task.add_done_callback(self._around.background.discard)
+
+    def _quote(self, handle: Handle) -> None:
+        """Take the reason of its exit from its stderr: its app may have closed the socket."""
+        said = next((line for line in reversed(handle.last_lines) if line.startswith(OWN)), "")
+        if said:
+            self._post(ReportedFailure(attempt=handle.attempt, error=said.removeprefix(OWN)))
 
     async def _clear_away(self, handle: Handle) -> None:
         """End what the worker left in other sessions; then its lease is free."""

@@ -26,6 +26,8 @@ class Handle:
     control: ControlEnd | None = None
     pipes: list[LinePipe] = field(default_factory=list)
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    explained: bool = False
+    """It has said over its control socket why it cannot go on."""
     stacks: list[str] = field(default_factory=list)
     """Lines of a stack dump that is still coming in."""
     epoch: int = 0
