@@ -19,7 +19,7 @@ from drumd.supervisor.core.model import (
 from drumd.supervisor.core.views import pool_reason, pool_state
 from drumd.supervisor.handle import Handle
 from drumd.supervisor.hands import Hands
-from drumd.supervisor.observe.metrics import resident_memory
+from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
 from drumd.wire.scoreboard import Scoreboard
 

@@ -3,12 +3,9 @@
 Labels have bounded sets of values: pools, states, leases, listeners. Pids are none of them.
 """
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from pathlib import Path
-from resource import getpagesize
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import (
@@ -22,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from drumd.supervisor.core.model import Cause, PoolState, SlotState, WorkerState
+from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
 from drumd.wire.scoreboard import COUNTERS, DURATION_BOUNDS, add_counters
 
@@ -221,13 +219,6 @@ def _workers(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:
                 memory.add_metric(key, resident)
             lag.add_metric(key, worker.record.lag_ns / 1e9)
     yield from (memory, lag)
-
-
-def resident_memory(pid: int) -> int | None:
-    """Return the resident set of `pid` in bytes, None when it is gone (proc_pid_statm(5))."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * getpagesize()
-    return None
 
 
 def _buckets(bounds: tuple[float, ...], cells: tuple[int, ...]) -> list[tuple[str, float]]:
