@@ -1,14 +1,12 @@
-"""The memory of processes. Apart from the metrics, so that the status needs no prometheus_client."""
-
-import contextlib
-from os import sysconf
-from pathlib import Path
-
-_PAGE = sysconf("SC_PAGE_SIZE")
+"""The memory of processes."""
 
 
 def resident_memory(pid: int) -> int | None:
-    """Return the resident set of `pid` in bytes, None when it is gone (proc_pid_statm(5))."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
-    return None
+    """Return the resident set of `pid` in bytes, None when it is gone."""
+    # Imported with the first question: the workers are started before anybody asks one.
+    import psutil  # noqa: PLC0415
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
