@@ -51,6 +51,7 @@ class Server:
     command: Callable[[Job], Sequence[str]] = field(repr=False)
     needs: str = ""
     """A module that must be installed beside drumd's own dependencies."""
+    least_workers: int = 1
 
     @property
     def missing(self) -> bool:
@@ -105,8 +106,11 @@ def gunicorn(name: str, interface: str, worker_class: str, *, needs: str = "") -
     return Server(name, interface, command, needs)
 
 
-def uvicorn(name: str = "uvicorn --workers") -> Server:
-    """Return uvicorn under its own supervisor; with one worker it has none."""
+def uvicorn(name: str = "uvicorn --workers", *, least: int = 1) -> Server:
+    """Return uvicorn under its own supervisor; with one worker it has none.
+
+    `least`: workers that it gets even when fewer are asked for.
+    """
 
     def command(job: Job) -> list[str]:
         return [
@@ -117,7 +121,7 @@ def uvicorn(name: str = "uvicorn --workers") -> Server:
             "--no-access-log",  # on by default, and off in all others
         ]
 
-    return Server(name, "asgi", command)
+    return Server(name, "asgi", command, least_workers=least)
 
 
 DRUMD_UVICORN = drumd("drumd, uvicorn", "asgi")
@@ -233,7 +237,7 @@ def running(
         for number, server in enumerate(present(servers)):
             job = Job(
                 app=f"bench.apps.{app}_{server.interface}:app",
-                workers=workers,
+                workers=max(workers, server.least_workers),
                 threads=threads,
                 port=free_port(),
                 scratch=root / str(number),
