@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sys
 from contextlib import ExitStack
 from functools import partial
 
@@ -56,6 +55,7 @@ def run_daemon(loaded: Loaded) -> int:
     loop = asyncio.new_event_loop()
     daemon = Daemon(loaded, logs, loop)
     last_words: list[str] = []
+    error = ""
     try:
         ended = loop.run_until_complete(daemon.run())
         code, last_words = ended.code, daemon.last_words
@@ -64,9 +64,10 @@ def run_daemon(loaded: Loaded) -> int:
         code, error = DaemonExit.START_FAILED, str(refusal)
     finally:
         loop.close()
+        if error:
+            # By the log's writer: a write of our own would hang where nobody reads.
+            logs.write("error", "\n".join([f"drumd: {error}", *last_words]))
         logs.close()
-    if error:
-        sys.stderr.write("\n".join([f"drumd: {error}", *last_words]) + "\n")
     return code
 
 

@@ -6,6 +6,7 @@ workers were started; nothing here does so before `start`.
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import socket
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from drumd.supervisor.admin.peer import Policy
 from drumd.supervisor.admin.socket import BACKLOG, AdminSocket
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.operator import Operator
+from drumd.supervisor.sockets.holders import tcp_holder
 
 if TYPE_CHECKING:
     from drumd.supervisor.admin.http import HttpServer
@@ -107,6 +109,9 @@ def bind_public(address: str) -> list[socket.socket]:
             with contextlib.suppress(OSError):
                 listener.close()
         why = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            holder = tcp_holder(family, str(where[0]), int(where[1]))
+            why = f"in use by {holder}" if holder else "in use"
         raise OSError(
             f"cannot bind the admin address {address}: {why}; choose another with --admin-bind"
         ) from error

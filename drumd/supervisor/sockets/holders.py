@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumd.wire.spec import INSTANCE_VARIABLE
+
 _LISTEN = "0A"
 """TCP_LISTEN in the `st` column of /proc/net/tcp (proc_net_tcp(5))."""
 _MAX_COMMAND = 80
@@ -20,6 +22,12 @@ class Holder:
 
     def __str__(self) -> str:
         return f"pid {self.pid}{command_of(self.pid)}"
+
+    @classmethod
+    def responsible(cls, pid: int) -> "Holder":
+        """Return who is to be stopped: for what a drumd has started, that drumd."""
+        supervisor = _supervisor_of(pid)
+        return cls(pid if supervisor is None else supervisor)
 
 
 def command_of(pid: int) -> str:
@@ -48,7 +56,7 @@ def peer_holder(connection: socket.socket) -> Holder | None:
     """Return who listens at the other end of a connected Unix socket (SO_PEERCRED, unix(7))."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid = struct.unpack("iII", credentials)[0]
-    return Holder(pid) if pid > 0 else None
+    return Holder.responsible(pid) if pid > 0 else None
 
 
 def _listening_inodes(family: int, host: str, port: int) -> set[str]:
@@ -83,11 +91,30 @@ def _unhex(address: str) -> bytes:
     return struct.pack(f"={len(words)}I", *words)
 
 
+def _supervisor_of(pid: int) -> int | None:
+    """Return the pid of the drumd below which a worker, or what a worker started, runs."""
+    entry = f"{INSTANCE_VARIABLE}=".encode()
+    with suppress(OSError, ValueError):
+        for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if variable.startswith(entry):
+                # The mark begins with the supervisor's pid (see processes.marks), which means
+                # something else where that one is in another pid namespace.
+                supervisor = int(variable.removeprefix(entry).partition(b"-")[0])
+                return supervisor if supervisor in _ancestors(pid) else None
+    return None
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        yield pid
+
+
 def _process_with(inodes: set[str]) -> Holder | None:
     targets = {f"socket:[{inode}]" for inode in inodes}
     for pid in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         if any(target in targets for target in _open_files(pid)):
-            return Holder(pid)
+            return Holder.responsible(pid)
     return None
 
 
