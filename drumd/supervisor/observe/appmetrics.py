@@ -1,9 +1,10 @@
 """The apps' own metrics: what prometheus_client's multiprocess files of all workers add up to.
 
 Workers write `TYPE_L3.db` (gauges: `gauge_MODE_L3.db`) with the lease as the identifier, so a
-lease's next worker goes on with its files. A process that a worker forked writes `TYPE_L3-PID.db`;
-once it has ended, its numbers move to `TYPE_folded.db`, which only the supervisor writes. So the
-number of files depends on the leases, not on how many processes there ever were.
+lease's next worker goes on with its files. A process that a worker forked writes `TYPE_L3-PID.db`,
+a program that it started `TYPE_PID.db`; once that has ended, its numbers move to `TYPE_folded.db`,
+which only the supervisor writes. So the number of files depends on the leases, not on how many
+processes there ever were.
 
 Read in prometheus_client 0.26: the `pid` label of gauges is what stands between the last
 underscore and `.db`. Files are read with that package's own reader, whatever state they are in.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FOLDED = "folded"
 _NAME = re.compile(
     r"(?P<kind>counter|histogram|summary|gauge_(?P<mode>[a-z]+))"
-    r"_L(?P<lease>\d+)(-(?P<pid>\d+))?\.db"
+    r"_(L(?P<lease>\d+)(-(?P<pid>\d+))?|(?P<program>\d+))\.db"
 )
 _SWEEP_ABOVE = 64
 """Files of forked processes in a directory above which a scrape looks for ended ones."""
@@ -34,13 +35,22 @@ _OURS = ("drumd_", "process_")
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """One file that a worker, or a process that a worker forked (`pid`), writes."""
+    """One file of a worker, of a process that it forked, or of a program that it started.
+
+    `pid` is None for the worker itself, `lease` for a program: that has prometheus_client's own
+    naming, by pid (multiprocessing's `spawn` starts such ones).
+    """
 
     path: Path
     kind: str
     mode: str
-    lease: int
+    lease: int | None
     pid: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is of a process that is no worker and lives no more."""
+        return self.pid is not None and not Path(f"/proc/{self.pid}").exists()
 
 
 class AppMetrics:
@@ -83,11 +93,11 @@ class AppMetrics:
         gone by now, have counted is folded. Call it in a thread: it waits for a running scrape.
         """
         with self._lock:
-            mine = [file for file in _files(directory) if file.lease == lease]
-            for file in mine:
-                if file.mode.startswith("live"):
+            for file in list(_files(directory)):
+                mine = file.lease == lease
+                if mine and file.mode.startswith("live"):
                     file.path.unlink(missing_ok=True)
-                elif file.pid is not None:
+                elif (mine and file.pid is not None) or (file.lease is None and file.ended):
                     self._fold(file)
 
     def _read(self, pool: str, directory: Path) -> Iterable["Metric"]:
@@ -96,7 +106,7 @@ class AppMetrics:
             forked = [file for file in _files(directory) if file.pid is not None]
             if len(forked) > _SWEEP_ABOVE:
                 for file in forked:
-                    if not Path(f"/proc/{file.pid}").exists():
+                    if file.ended:
                         self._fold(file)
             # A worker has just created an empty one: nothing is in it yet.
             paths = [str(path) for path in _databases(directory) if _size(path)]
@@ -193,11 +203,11 @@ def _databases(directory: Path) -> list[Path]:
 def _files(directory: Path) -> Iterator[_File]:
     for path in _databases(directory):
         if match := _NAME.fullmatch(path.name):
-            pid = match["pid"]
+            lease, pid = match["lease"], match["pid"] or match["program"]
             yield _File(
                 path=path,
                 kind=match["kind"],
                 mode=match["mode"] or "",
-                lease=int(match["lease"]),
+                lease=int(lease) if lease else None,
                 pid=int(pid) if pid else None,
             )

@@ -210,3 +210,17 @@ def test_no_directory_is_no_metrics(tmp_path: Path) -> None:
     metrics.retire(tmp_path / "none", 0)
     assert metrics.collect({"web": tmp_path / "none"}) == []
     assert metrics.skipped == {}
+
+
+def test_what_started_programs_counted_is_folded(tmp_path: Path) -> None:
+    """A program that a worker started writes by its pid; once it has ended, that is folded too."""
+    metrics = AppMetrics()
+    program = (
+        "from prometheus_client import Counter; "
+        "Counter('jobs', 'Jobs.', ['kind']).labels('x').inc()"
+    )
+    _work(tmp_path, 1, f"import subprocess; subprocess.run([sys.executable, '-c', {program!r}])")
+    assert any(re.fullmatch(r"counter_\d+\.db", name) for name in _names(tmp_path))
+    metrics.retire(tmp_path, 1)
+    assert not any(re.fullmatch(r"counter_\d+\.db", name) for name in _names(tmp_path))
+    assert _collect(metrics, {"web": tmp_path})["jobs_total{kind=x,pool=web}"] == 1
