@@ -50,7 +50,8 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         while not self.orders.leaving:
             if not self.alive:
                 self.orders.retire()
-            self.set_accept_enabled(self._may_accept())
+            if self._may_accept():
+                self.set_accept_enabled(True)
             self._turn(self.pulse.rest())
         self.set_accept_enabled(False)
         self._listeners.release()
@@ -71,9 +72,13 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection, if there is still one and a thread for it."""
-        # Both may have changed in the same round of events.
-        if listener.fileno() < 0 or not self._may_accept():
+        if not self._may_accept():
+            # Only now that somebody waits: to turn it off and on with each request that comes on a
+            # kept connection would be a tenth of the request's cost.
+            self.set_accept_enabled(False)
             return
+        if listener.fileno() < 0:
+            return  # released in the same round of events
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
