@@ -33,7 +33,7 @@ def serve(daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., Served
     """Start `drumd run` with the given pools (`web={…}`); what is not said has quick values."""
     started = 0
 
-    def start(**pools: Mapping[str, Any]) -> Served:
+    def start(terminal: int | None = None, **pools: Mapping[str, Any]) -> Served:
         nonlocal started
         started += 1
         steer = tmp_path / f"steer-{started}"
@@ -60,6 +60,6 @@ def serve(daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., Served
                 }
             )
         )
-        return Served(daemon("run", "--config", str(config)), steer, ports)
+        return Served(daemon("run", "--config", str(config), terminal=terminal), steer, ports)
 
     return start

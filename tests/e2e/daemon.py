@@ -1,6 +1,7 @@
 """Start drumd as people do, as a process of its own, and see what it does from outside."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ class Daemon:
     """A `drumd` process. What it says goes to a file, which is shown when a test fails.
 
     `prefix` is a command that starts it, such as `unshare --pid --fork`; `pid` is drumd's own in
-    any case, as seen from here.
+    any case, as seen from here. `terminal` is a terminal's fd, of which it becomes the foreground.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Daemon:
         *,
         prefix: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        terminal: int | None = None,
     ) -> None:
         self.directory = directory
         self.output = directory / "drumd.log"
@@ -50,12 +53,14 @@ class Daemon:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*prefix, *command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self._environ,
                 cwd=directory,
                 start_new_session=True,
+                # One call of the system, which is all that may be done between fork and exec.
+                preexec_fn=None if terminal is None else _take_terminal,  # noqa: PLW1509 - see above
             )
         self._seen: set[psutil.Process] = set()
         self.pid = wait_until(self._find, what="drumd's own process") if prefix else self.popen.pid
@@ -169,6 +174,11 @@ class Daemon:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.popen.wait(timeout=30)
+
+
+def _take_terminal() -> None:
+    """Make stdin the controlling terminal of this process's new session (tty_ioctl(4))."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class UnixConnection(http.client.HTTPConnection):
