@@ -147,8 +147,10 @@ class Office:
             return f"{signal_name} is for one pool; use `drumctl scale POOL N`"
         name, pool = next(iter(self._owner.pools.items()))
         size = _size_to_be(pool) + by_how_many
+        if size < 1:
+            return f"cannot take pool {name} its last worker; use `drumctl stop {name}`"
         try:
-            self.submit(OperationKind.SCALE, name, slot=None, size=max(size, 1), by=signal_name)
+            self.submit(OperationKind.SCALE, name, slot=None, size=size, by=signal_name)
         except RefusedError as error:
             return str(error)
         return ""
