@@ -1,7 +1,7 @@
 """What a test needs from the machine: skip with the command that helps, or fail where all is due.
 
-With `DRUMD_TESTS_STRICT=1`, as in CI, nothing is skipped: a missing tool is a failure, so that a
-test that silently stopped running is noticed.
+With `STRICT_TESTS=1`, as in CI, nothing is skipped: a missing tool is a failure, so that a
+test that silently stopped running is noticed. (Not `DRUMD_…`: those are drumd's own settings.)
 """
 
 import functools
@@ -49,6 +49,6 @@ def _namespaces_refusal() -> str:
 
 
 def _lacks(reason: str) -> NoReturn:
-    if os.environ.get("DRUMD_TESTS_STRICT") == "1":
+    if os.environ.get("STRICT_TESTS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -1,13 +1,11 @@
 """The page of metrics: names, sums, bounds."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +17,7 @@ from drumd.supervisor.observe.snapshot import (
     WorkerNumbers,
 )
 from drumd.wire.scoreboard import DURATION_BOUNDS, NO_COUNTS, Record, add_counters
+from tests.needs import needs
 
 EMPTY_STARTS = (0,) * (len(START_BOUNDS) + 1)
 
@@ -70,12 +69,7 @@ def _value(page: bytes, name: str, **labels: str) -> float:
 
 def test_promtool_finds_nothing() -> None:
     """Prometheus's own linter has nothing to say about the page."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        reason = "needs promtool: apt-get install prometheus"
-        if os.environ.get("DRUMD_TESTS_STRICT"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    promtool = needs("promtool", "prometheus")
     page = _page(_pool("web", _worker(0, Record())), _pool("other"), orphans_reaped=2)
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, check=False
