@@ -11,12 +11,16 @@ from drumd.workers.uvicorn_protocols import MeteredCycle, WatchedProtocol
 class _Cycle(MeteredCycle, h11_impl.RequestResponseCycle):
     """One request and its answer."""
 
+    uvicorns_send = h11_impl.RequestResponseCycle.send
+
 
 h11_impl.RequestResponseCycle = _Cycle  # type: ignore[misc]
 
 
 class WatchedH11(WatchedProtocol, h11_impl.H11Protocol):
     """One connection."""
+
+    uvicorns_on_response_complete = h11_impl.H11Protocol.on_response_complete
 
     def handle_events(self) -> None:
         """Begin a request if there was one; an upgrade to a websocket is none, and no cycle."""
