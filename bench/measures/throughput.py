@@ -20,7 +20,9 @@ from bench.servers import (
     running,
 )
 
-WORKERS = 2
+WORKERS = len(machine.SERVER_CPUS)
+"""One for each CPU that serves. More would have the kernel switch between them, at other places
+for each server, and that is not what is compared here."""
 CONNECTIONS = 32
 WARM_UP = 1
 """Seconds of load that nobody counts, for each server."""
@@ -31,6 +33,8 @@ GROUPS: tuple[tuple[Server, ...], ...] = (
     (DRUMD_ASGI, ASGI),
 )
 """Servers that do the same work; the first of each group is compared with the others."""
+
+_UNSUPERVISED = "With one worker uvicorn has no supervisor, which costs no request anything."
 
 COLUMNS = (
     Column("server", "server"),
@@ -82,13 +86,13 @@ def measure(effort: Effort) -> Result:
             wanted.append(Wanted(f"throughput to {other.server.name}", ratio, 1.0, at_most=False))
     return Result(
         "Throughput",
-        f"{CONNECTIONS} kept connections ask for 2 bytes as fast as they come; {WORKERS} workers "
+        f"{CONNECTIONS} kept connections ask for 2 bytes as fast as they come; workers: {WORKERS} "
         f"(gthread: 4 threads each). Median of {effort.throughput_rounds} interleaved rounds of "
         f"{effort.throughput_seconds} s; drumd/this is the median of the ratios within a round.",
         COLUMNS,
         rows,
         wanted,
-        [_shares()],
+        [_shares()] + ([_UNSUPERVISED] if WORKERS == 1 else []),
     )
 
 
