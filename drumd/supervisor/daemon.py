@@ -218,14 +218,6 @@ class Daemon:
                     extra={"pid": os.getpid(), "workers": workers, "workers_reason": why},
                 )
             )
-            if self._pools[pool["name"]].runtime == "flask":
-                announcer.tell(
-                    Fact(
-                        event=Happened.DAEMON_NOTICE,
-                        reason="flask is Werkzeug's development server: not for production",
-                        pool=pool["name"],
-                    )
-                )
         notices = [str(problem) for problem in self._loaded.warnings]
         if no_place:
             notices.append(no_place)

@@ -176,15 +176,15 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Client:
 
 def denied(path: Path) -> ControlError:
     """Return the error for a socket that this user may not connect to; it says who may."""
-    who = "its owner may"
-    try:
+    who = ["root", "its owner"]
+    with contextlib.suppress(OSError):
         status = path.stat()
-        who = f"user {_user(status.st_uid)} and members of group {_group(status.st_gid)} may"
-    except OSError:
-        pass
+        who = ["root"] if status.st_uid == 0 else ["root", f"user {_user(status.st_uid)}"]
+        who.append(f"members of group {_group(status.st_gid)}")
+    listed = f"{', '.join(who[:-1])} and {who[-1]}"
     return ControlError(
         f"cannot talk to the drumd on {path}: permission denied for {_user(os.geteuid())}; "
-        f"root, {who}",
+        f"{listed} may use it",
         ControlExit.UNKNOWN,
     )
 
