@@ -11,7 +11,8 @@ from typing import IO
 
 from tests.e2e.daemon import Daemon, Document
 
-_CODE = "import sys; from drumd.supervisor.cli.drumctl import main; sys.exit(main())"
+DRUMCTL = "import sys; from drumd.supervisor.cli.drumctl import main; sys.exit(main())"
+"""The program of drumctl, which need not be installed here."""
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def drumctl_running(daemon: Daemon, *arguments: str) -> Iterator["subprocess.Pop
     """Run drumctl against a daemon while the block runs; it is ended with the block."""
     # Its output is a pipe and read line by line; a child that is told to end must have SIGINT.
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", _CODE, *arguments],
+        [sys.executable, "-u", "-c", DRUMCTL, *arguments],
         env=daemon._environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
