@@ -172,6 +172,20 @@ def test_restart_of_a_slot_leaves_the_others(serve: Serve) -> None:
     assert [worker["restarts"] for worker in served.workers()] == [0, 1, 0]
 
 
+def test_one_wrong_name_does_not_hide_the_others(serve: Serve) -> None:
+    """Of several restarts a wrong name is told, the others are done; the code is the worst."""
+    served = serve(web={**UVICORN, "workers": 1}, other=GTHREAD)
+    before = served.ready("web") + served.ready("other")
+    done = drumctl(served, "restart", "web", "nope", "other/0")
+    assert done.returncode == ControlExit.USAGE
+    assert "cannot find pool 'nope': the pools are web, other" in done.stderr
+    assert done.stdout.splitlines() == [
+        "restart web: done, 1 of 1 restarted",
+        "restart other/0: done, 1 of 1 restarted",
+    ]
+    assert not set(served.pids("web") + served.pids("other")) & set(before)
+
+
 @runtimes
 def test_broken_code_does_not_replace_what_serves(serve: Serve, pool: Mapping[str, Any]) -> None:
     """A restart whose new worker cannot start fails with the reason; the old ones serve on."""

@@ -115,14 +115,25 @@ def _metrics(call: Call) -> int:
 
 
 def _operate(call: Call, wanted: list[tuple[str, dict[str, Any] | None, str]]) -> int:
-    """Submit operations, all before any is waited for; return the worst outcome."""
-    operations = [_submit(call, *operation) for operation in wanted]
+    """Submit operations, all before any is waited for; return the worst outcome.
+
+    One that is refused does not hide what becomes of the others.
+    """
+    operations, refusals = [], []
+    for pool, body, verb in wanted:
+        try:
+            operations.append(_submit(call, pool, body, verb))
+        except ControlError as error:
+            if len(wanted) == 1 or error.code is ControlExit.NOT_RUNNING:
+                raise
+            call.progress.line(f"drumctl: {error}")
+            refusals.append(error.code)
     if call.given.no_wait:
         for operation in operations:
             text = f"{title(operation)}: {operation['id']}, {operation['state']}"
             print(json.dumps(operation, indent=2) if call.given.json else text)
-        return ControlExit.OK
-    return max(_outcome(call, operation) for operation in operations)
+        return max(refusals, default=ControlExit.OK)
+    return max([*refusals, *(_outcome(call, operation) for operation in operations)])
 
 
 def _submit(call: Call, pool: str, body: dict[str, Any] | None, verb: str) -> dict[str, Any]:

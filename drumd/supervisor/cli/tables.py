@@ -62,15 +62,16 @@ def _pool(pool: dict[str, Any], terminal: Terminal, now: float) -> Iterator[str]
     state = _painted(str(pool.get("state", "unknown")), terminal)
     yield f"{name} {state} · {' · '.join(filter(None, facts))}"
     yield f"{_INDENT}{' '.join(map(str, pool.get('bind', [])))}"
-    if pool.get("reason") and pool.get("state") != "ready":
-        yield from _wrapped(str(pool["reason"]), len(_INDENT), terminal)
+    rows = [_worker_row(worker, now) for worker in workers]
+    rows += _slots_without_worker(pool)
+    rows.sort(key=lambda row: row[0])
+    # The pool's reason is made of its slots': it would stand there twice.
+    if pool.get("state") != "ready" and not any(why for _, _, why in rows):
+        yield from _wrapped(str(pool.get("reason") or ""), len(_INDENT), terminal)
     if operation := pool.get("operation"):
         done, total = operation.get("progress", (0, 0))
         text = f"{operation['kind']} {operation['id']}: {done}/{total}, {operation['reason']}"
         yield from _wrapped(text, len(_INDENT), terminal)
-    rows = [_worker_row(worker, now) for worker in workers]
-    rows += _slots_without_worker(pool)
-    rows.sort(key=lambda row: row[0])
     if rows:
         yield from _table(rows, terminal)
 
@@ -143,6 +144,8 @@ def _line(heads: tuple[str, ...], widths: list[int]) -> str:
 def _wrapped(text: str, indent: int, terminal: Terminal) -> Iterator[str]:
     """Yield `text` in as many lines as it needs: a reason is never cut."""
     text, space = escape(text), " " * indent
+    if not text:
+        return
     width = terminal.width
     if width is None or len(text) <= width - indent:
         yield space + text
