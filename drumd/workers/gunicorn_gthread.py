@@ -37,6 +37,10 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     def run(self) -> None:
         """Accept and serve until told to leave."""
         self._running = 0
+        self._waited_for = False
+        """Somebody waits at a listener since all threads were busy."""
+        self._owes = False
+        """A thread has become free since then: the next one to get it is who waits."""
         wakeups = Wakeups()
         self._closing: dict[socket.socket, float] = {}
         self._listeners = Listeners(self._start)
@@ -76,7 +80,9 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
             # Only now that somebody waits: to turn it off and on with each request that comes on a
             # kept connection would be a tenth of the request's cost.
             self.set_accept_enabled(False)
+            self._waited_for = True
             return
+        self._waited_for = self._owes = False
         if listener.fileno() < 0:
             return  # released in the same round of events
         try:
@@ -90,7 +96,11 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         return _Accepting(self, listener)
 
     def _may_accept(self) -> bool:
-        return bool(self._running < self.cfg.threads and self.nr_conns < self.worker_connections)
+        # Kept connections that ask without a pause keep all threads busy for ever. Who waits at
+        # the listener gets its turn among them, one with each thread that becomes free; before
+        # that a sibling with a free thread would have taken it.
+        free = self._owes or self._running < self.cfg.threads
+        return bool(free and self.nr_conns < self.worker_connections)
 
     # --- serving ----------------------------------------------------------------------------------
 
@@ -102,6 +112,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
         """Take a connection back from its thread (main thread)."""
         self._running -= 1
+        self._owes = self._waited_for
         super().finish_request(conn, fs)
         drain = self.orders.drain
         # Its answer was begun before the drain and promised keep-alive; it lingers like the rest.
