@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,8 @@ _NEED_WRK = {"throughput"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is asked for; return 1 when something could not be measured."""
     arguments = _arguments(argv)
+    # Else the servers would outlive a bench that is told to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     effort = QUICK if arguments.quick else FULL
     facts = machine.describe()
     if not arguments.json:
