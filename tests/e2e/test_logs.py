@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -90,17 +91,18 @@ def test_console_lines_are_for_people(daemon: Callable[..., Daemon]) -> None:
 # --- nobody reads -------------------------------------------------------------------------------
 
 UNREAD = """
-mkfifo unread
-exec 3<>unread
+exec 3<>"$0"
 "$@" 2>&3 3>&-
 exit $?
 """
-"""Runs a command whose stderr is a pipe that is open and never read."""
+"""Runs a command whose stderr is a pipe, named by $0, that is open and never read."""
 
 
 @pytest.fixture
-def unread(daemon: Callable[..., Daemon]) -> Callable[..., Served]:
+def unread(daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., Served]:
     """Start `drumd serve` with its log going to a pipe that nobody reads."""
+    pipe = tmp_path / "unread"
+    os.mkfifo(pipe)
 
     def start(app: str, *arguments: str) -> Served:
         port = free_port()
@@ -110,7 +112,7 @@ def unread(daemon: Callable[..., Daemon]) -> Callable[..., Served]:
             f"--app-dir={APPS}",
             f"--bind=127.0.0.1:{port}",
             *arguments,
-            prefix=["sh", "-c", UNREAD, "sh"],
+            prefix=["sh", "-c", UNREAD, str(pipe)],
         )
         return Served(started, started.directory, {"web": port})
 

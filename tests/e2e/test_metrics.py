@@ -118,7 +118,7 @@ def test_ends_and_starts_are_counted_by_cause(serve: Serve) -> None:
 
 
 def test_no_counter_goes_back_when_workers_die(serve: Serve) -> None:
-    """Over ten kill -9s and two restarts under load no counter, the app's included, goes back."""
+    """Over kill -9s and a restart under load no counter, the app's included, ever goes back."""
     served = serve(
         web={**COUNTING, "workers": 2, "restart": {"backoff_initial": 0.01, "backoff_max": 0.01}}
     )
@@ -132,7 +132,7 @@ def test_no_counter_goes_back_when_workers_die(serve: Serve) -> None:
         before = now
 
     with Load(served.web, clients=2) as load:
-        for _ in range(10):
+        for _ in range(6):
             victim = wait_until(served.pids, what="a worker")[0]
             os.kill(victim, signal.SIGKILL)
             scrape()
@@ -142,9 +142,8 @@ def test_no_counter_goes_back_when_workers_die(serve: Serve) -> None:
             )
             scrape()
             load.wait_more(5)
-        for _ in range(2):
-            assert served.daemon.drumctl("restart", "web").returncode == 0
-            scrape()
+        assert served.daemon.drumctl("restart", "web").returncode == 0
+        scrape()
     assert regressions == []
     answered = len(load.pids)
     wait_until(lambda: value(served, "drumd_requests_total") >= answered, what="all requests")
