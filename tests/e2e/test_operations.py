@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -15,7 +16,6 @@ from tests.e2e.controlling import drumctl_running, outcome, read_line, submit
 from tests.e2e.daemon import APPS, Daemon, free_port
 from tests.e2e.load import Load
 from tests.e2e.served import Served
-from tests.e2e.visitor import in_background
 from tests.waiting import wait_until
 
 Serve = Callable[..., Served]
@@ -250,18 +250,32 @@ def listening(port: int) -> int:
 
 def test_queued_connections_of_a_slot_that_goes_are_answered(serve: Serve) -> None:
     """Connections that wait at a busy slot's listener when it is scaled away are all answered."""
-    served = serve(web={**UVICORN, "workers": 2, "grace_period": 30, "linger": 0})
+    served = serve(web={**UVICORN, "workers": 2})
     served.ready()
-    addresses = [(served.web, "/block/gate")] * 2
-    with in_background(addresses) as blocked:
-        # Both event loops may be blocked, or one of them with two: the other one serves on then.
-        served.wait_begun("gate")
-        with in_background([(served.web, "/")] * 16) as queued:
-            operation = submit(served.daemon, "scale", "web", "1")
-            served.open("gate")
-            assert outcome(served.daemon, operation)[0] == ControlExit.OK
-            assert {answer.result().status for answer in queued} == {200}
-        assert {answer.result().status for answer in blocked} == {200}
+    with ExitStack() as visitors:
+        asked = []
+
+        def ask(path: str) -> None:
+            asked.append(visitors.enter_context(served.web.connect()))
+            asked[-1].send(path, close=True)
+
+        def block_both() -> bool:
+            ask("/block/gate")
+            wait_until(
+                lambda: served.begun("gate") or served.pool()["queue"], what="the request taken"
+            )
+            return len(served.begun("gate")) == 2
+
+        # The kernel chooses whose loop is next to be blocked.
+        wait_until(block_both, what="both loops blocked", every=0.05)
+        for _ in range(16):
+            ask("/")
+        wait_until(lambda: served.pool()["queue"] >= 16, what="a queue")
+        operation = submit(served.daemon, "scale", "web", "1")
+        served.wait_for("worker.draining", slot=1)
+        served.open("gate")
+        assert {visitor.answer().status for visitor in asked} == {200}
+        assert outcome(served.daemon, operation)[0] == ControlExit.OK
 
 
 # --- the queue of operations --------------------------------------------------------------------
