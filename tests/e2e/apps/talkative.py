@@ -29,7 +29,7 @@ def say_once(what: str) -> None:
 async def app(scope: Any, _receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         raise RuntimeError(f"no {scope['type']} here")
-    _, name, argument, *_ = (*scope["path"].split("/"), "", "")
+    name, argument = [*str(scope["path"]).split("/"), "", ""][1:3]
     match name:
         case "lines":
             await asyncio.to_thread(say_lines, int(argument))
