@@ -126,7 +126,7 @@ class Office:
 
     def shutdown(self, *, by: str) -> None:
         """Stop the daemon gracefully, as SIGTERM does."""
-        self._owner.stop(f"stopped by {by}")
+        self._owner.stop(f"asked by {by}")
 
     def ready(self) -> tuple[bool, str]:
         """Say whether every pool that should serve does, and which does not and why."""
@@ -144,7 +144,7 @@ class Office:
     def scale_only_pool(self, by_how_many: int, signal_name: str) -> str:
         """Scale the only pool by a signal; return what is to be told when that is not possible."""
         if len(self._owner.pools) != 1:
-            return f"{signal_name} is for one pool; use `drumctl scale POOL N`"
+            return "cannot tell which pool to scale; use `drumctl scale POOL N`"
         name, pool = next(iter(self._owner.pools.items()))
         size = _size_to_be(pool) + by_how_many
         if size < 1:

@@ -155,7 +155,7 @@ class Owner:
             text = f"{reason} while it stopped: at once"
         self._audience.tell(Fact(event=Happened.DAEMON_STOPPING, reason=text))
         for name in self.pools:
-            self._take(name, ShutdownRequested(reason=text, at_once=at_once))
+            self._take(name, ShutdownRequested(reason=f"drumd stops: {text}", at_once=at_once))
 
     def _arm(self) -> None:
         """Have one alarm for the earliest deadline of all pools."""

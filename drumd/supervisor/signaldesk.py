@@ -36,9 +36,9 @@ class SignalDesk:
         """Act on a signal."""
         match number:
             case signal.SIGTERM | signal.SIGINT:
-                self._owner.stop(number.name)
+                self._owner.stop(f"got {number.name}")
             case signal.SIGQUIT:
-                self._owner.stop(number.name, at_once=True)
+                self._owner.stop(f"got {number.name}", at_once=True)
             case signal.SIGHUP if self._had_terminal and not _has_terminal():
                 self._owner.stop("the terminal was closed")
             case signal.SIGHUP:

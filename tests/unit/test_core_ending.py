@@ -161,7 +161,7 @@ def test_exit_that_follows_a_closed_socket_is_judged_by_itself(answered: bool) -
     assert not actions_of(world.post(TimePassed()), Terminate)
     world.exit(1, "killed by SIGKILL", foreign=True, answered=answered)
     assert world.slot(0).failures == 0
-    assert "killed by SIGKILL while it served" in world.slot(0).reason
+    assert "killed by SIGKILL from elsewhere while it served" in world.slot(0).reason
     assert not world.told(Happened.WORKER_FAILED)
 
 

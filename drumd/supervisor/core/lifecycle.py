@@ -201,7 +201,7 @@ def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """A failed start, unless somebody killed it."""
     assert isinstance(event, Exited)
     cause = Cause.SIGNALLED if event.foreign_signal else Cause.FAILED_START
-    reason = f"{event.description} before it was ready"
+    reason = f"{_ended(event)} before it was ready"
     if worker.failure:
         reason = f"{worker.failure} ({event.description})"
     _gone(draft, worker, cause, reason, answered=False)
@@ -211,7 +211,7 @@ def exit_ready(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """A crash, whatever the exit code says: drumd did not ask for it."""
     assert isinstance(event, Exited)
     cause = Cause.SIGNALLED if event.foreign_signal else Cause.CRASH
-    reason = f"{event.description} while it served"
+    reason = f"{_ended(event)} while it served"
     if worker.failure:
         reason = f"{worker.failure} ({event.description})"
     _gone(draft, worker, cause, reason, answered=event.answered)
@@ -222,6 +222,10 @@ def exit_expected(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     assert isinstance(event, Exited)
     reason = f"{worker.reason}; {event.description}"
     _gone(draft, worker, worker.cause or Cause.CRASH, reason, answered=event.answered)
+
+
+def _ended(event: Exited) -> str:
+    return f"{event.description} from elsewhere" if event.foreign_signal else event.description
 
 
 def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:

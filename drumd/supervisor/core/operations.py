@@ -75,9 +75,9 @@ def _begin(draft: Draft, operation: Operation) -> Operation:
         case OperationKind.RESTART:
             return _begin_restart(draft, operation)
         case OperationKind.STOP:
-            stop_pool(draft, Cause.OPERATOR, "the pool is stopped by an operator")
+            stop_pool(draft, Cause.OPERATOR, f"the pool is stopped by {_who(operation)}")
         case OperationKind.START:
-            start_pool(draft, "the pool is started by an operator")
+            start_pool(draft, f"the pool is started by {_who(operation)}")
         case OperationKind.SCALE:
             assert operation.size is not None
             scale_pool(draft, operation.size)
@@ -146,7 +146,7 @@ def _targets(draft: Draft, operation: Operation) -> list[Slot]:
 
 
 def _begin_restart(draft: Draft, operation: Operation) -> Operation:
-    reason = "restarted by an operator"
+    reason = f"restarted by {_who(operation)}"
     targets = _targets(draft, operation)
     old = frozenset(slot.incumbent for slot in targets if slot.incumbent is not None)
     for slot in targets:
@@ -192,7 +192,7 @@ def _carry_on_restart(draft: Draft, operation: Operation) -> None:
     incumbents = {slot.incumbent for slot in wanted_slots(draft.pool)}
     extra = len(draft.pool.workers.keys() - incumbents)
     if waiting and extra < MAX_SURGE and all(serves(draft.pool, s) for s in targets):
-        worker = slots.fill(draft, waiting[0], "restarted by an operator", succeed=True)
+        worker = slots.fill(draft, waiting[0], f"restarted by {_who(operation)}", succeed=True)
         _put(
             draft,
             replace(operation, successor=worker.attempt, successor_slot=worker.slot),
@@ -243,6 +243,10 @@ def _abandon(draft: Draft, operation: Operation) -> None:
         if slot.successor is not None and slot.successor == operation.successor:
             worker = draft.pool.workers[slot.successor]
             ending.retire(draft, worker, Cause.OPERATOR, "its restart was cancelled")
+
+
+def _who(operation: Operation) -> str:
+    return operation.by or "an operator"
 
 
 def _put(draft: Draft, operation: Operation) -> Operation:

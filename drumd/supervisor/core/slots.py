@@ -108,13 +108,16 @@ def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) 
     elif worker.ready_at is None and slot.failures > policy.intensity:
         # Starts may take longer than the period, and would be tried for ever.
         _fail(
-            draft, slot, f"{slot.failures} failures without a stable time; the last one: {reason}"
+            draft,
+            slot,
+            f"{_count_of(slot.failures, 'failure')} without a stable time; the last one: {reason}",
         )
     elif len(slot.crashes) > policy.intensity:
         _fail(
             draft,
             slot,
-            f"{len(slot.crashes)} crashes within {policy.period:g} s; the last one: {reason}",
+            f"{_count_of(len(slot.crashes), 'crash')} within {policy.period:g} s; "
+            f"the last one: {reason}",
         )
     else:
         # Full jitter: slots that fell together do not come back together.
@@ -134,6 +137,11 @@ def _back_off(draft: Draft, slot: Slot, delay: float, reason: str) -> None:
         )
     )
     draft.tell(Happened.SLOT_BACKOFF, text, slot=slot, failures=slot.failures)
+
+
+def _count_of(number: int, what: str) -> str:
+    ending = "" if number == 1 else "es" if what.endswith("sh") else "s"
+    return f"{number} {what}{ending}"
 
 
 def _fail(draft: Draft, slot: Slot, reason: str) -> None:

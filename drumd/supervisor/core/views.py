@@ -47,6 +47,8 @@ def pool_reason(pool: Pool) -> str:
             return "drumd stops"
         return "stopped by an operator" if pool.slots else "not started yet"
     troubled = [slot for slot in slots if slot.state in (SlotState.BACKOFF, SlotState.FAILED)]
+    if state is PoolState.DEGRADED and not troubled:  # such as one that is just being replaced
+        troubled = [slot for slot in slots if not serves(pool, slot)]
     if troubled:
         worst = max(troubled, key=lambda slot: (slot.state is SlotState.FAILED, slot.since))
         text += f"; slot {worst.number}: {worst.reason}"
