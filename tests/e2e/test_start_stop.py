@@ -112,7 +112,7 @@ def test_graceful_stop(serve: Serve, pool: dict[str, Any]) -> None:
     assert refuses(served.web)
     (exited,) = served.events("worker.exited")
     assert exited["cause"] == "shutdown"
-    assert exited["reason"] == "SIGTERM; exit 0"
+    assert exited["reason"] == "drumd stops: got SIGTERM; exit 0"
 
 
 @pytest.mark.parametrize("pool", BOTH)
@@ -174,9 +174,9 @@ def test_ctrl_c_in_a_terminal(
         served.wait_begun("gate")
         os.write(keyboard, b"\x03")
         stopping = served.wait_for("daemon.stopping")
-        assert stopping["reason"] == "SIGINT"
+        assert stopping["reason"] == "got SIGINT"
         draining = served.wait_for("worker.draining")
-        assert draining["reason"] == "SIGINT"  # and not "got SIGINT from elsewhere"
+        assert draining["reason"] == "drumd stops: got SIGINT"  # it got none from elsewhere itself
         served.open("gate")
         assert answer.result().status == 200
     assert served.wait_exit() == DaemonExit.STOPPED
@@ -264,6 +264,28 @@ def test_sighup_replaces_all(serve: Serve, pool: dict[str, Any]) -> None:
         *["worker.ready", "worker.draining"] * 2,
     ]
     assert not served.events("pool.degraded")
+
+
+def test_sigterm_during_a_reload(serve: Serve) -> None:
+    """SIGTERM stops drumd in the middle of a SIGHUP whose new worker does not get ready."""
+    served = serve(web={**UVICORN, "workers": 2, "start_timeout": 900, "grace_period": 900})
+    before = served.ready()
+    served.steer("hang")
+    served.daemon.signal(signal.SIGHUP)
+    wait_until(lambda: len(served.workers()) == 3, what="a successor that starts")
+    assert served.pids() == before
+    served.daemon.signal(signal.SIGTERM)
+    assert served.wait_exit() == DaemonExit.STOPPED
+    assert not served.left()
+
+
+def test_sigterm_during_a_backoff(serve: Serve) -> None:
+    """SIGTERM stops drumd while its only slot waits for another try."""
+    slow = {"backoff_initial": 1000, "backoff_max": 1000}
+    served = serve(web={**UVICORN, "restart": slow, **after("exit:1")})
+    served.wait_for("slot.backoff")
+    served.daemon.signal(signal.SIGTERM)
+    assert served.wait_exit() == DaemonExit.STOPPED
 
 
 @pytest.mark.parametrize("pool", BOTH)
