@@ -4,15 +4,15 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import Operation, Pool
 from drumd.supervisor.core.views import pool_reason, pool_state
-from drumd.supervisor.desk import Desk
-from drumd.supervisor.hands import Hands
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.logging import Logs
 from drumd.supervisor.observe.notify import Notifier, watchdog_interval
 from drumd.supervisor.owner import all_ready
+from drumd.supervisor.pool.hands import Hands
 
 EXTENSION = 15.0
 """Seconds that systemd is asked for at a time while apps load or drain; well above a look."""
@@ -47,9 +47,9 @@ class Announcer:
         """Record a fact, log it, and count it where it counts."""
         self._logs.log_fact(self._journal.record(self._with_pid(fact)))
         if fact.event is Happened.WORKER_EXITED:
-            self._hands[str(fact.pool)].tally.exits[str(fact.extra["cause"])] += 1
+            self._hands[str(fact.pool)].crew.tally.exits[str(fact.extra["cause"])] += 1
         elif fact.event is Happened.WORKER_READY:
-            self._hands[str(fact.pool)].tally.started(float(fact.extra["took"] or 0.0))
+            self._hands[str(fact.pool)].crew.tally.started(float(fact.extra["took"] or 0.0))
         elif fact.event is Happened.DAEMON_STOPPING:
             self._stopping = True
             self._notifier.stopping(fact.reason)
@@ -58,7 +58,7 @@ class Announcer:
         """Add the worker's pid, which decisions do not know, once there is one."""
         if fact.pool is None or fact.attempt is None or "pid" in fact.extra:
             return fact
-        pids = self._hands[fact.pool].pids
+        pids = self._hands[fact.pool].crew.pids
         ended = fact.event is Happened.WORKER_EXITED
         pid = pids.pop(fact.attempt, None) if ended else pids.get(fact.attempt)
         return fact if pid is None else replace(fact, extra={"pid": pid, **fact.extra})
@@ -84,18 +84,22 @@ class Announcer:
         if self._watchdog_every is not None and now >= self._watchdog_due:
             self._watchdog_due = now + self._watchdog_every / 2
             self._notifier.watchdog()
-        waiting = self._stopping or not self._ready_told
+        waiting = self._stopping or self._reloading or not self._ready_told
         if waiting and now >= self._extension_due and any(p.workers for p in pools.values()):
             self._extension_due = now + EXTEND_EVERY
             self._notifier.extend_timeout(EXTENSION)
 
     def reloading(self) -> None:
-        """Tell systemd that a reload has begun."""
-        self._notifier.reloading()
+        """Tell systemd that a reload has begun; before it is ready it expects none."""
+        if self._ready_told:
+            self._reloading = True
+            self._notifier.reloading()
 
     def reloaded(self) -> None:
         """Tell systemd that it is over."""
-        self._notifier.ready(self._status)
+        if self._reloading and not self._stopping:
+            self._notifier.ready(self._status)
+        self._reloading = False
 
 
 def _status_line(pools: Mapping[str, Pool]) -> str:

@@ -69,12 +69,13 @@ class Owner:
         pools: Mapping[str, Pool],
         hands: Mapping[str, Hands],
         audience: Audience,
+        loop: asyncio.AbstractEventLoop,
         look_interval: float,
     ) -> None:
         self.pools = dict(pools)
         self.ended: Ended | None = None
         """Set once the daemon is to end; it does when the last worker is gone."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._hands = hands
         self._audience = audience
         self._look_interval = look_interval

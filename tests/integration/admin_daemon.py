@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
 from drumd.supervisor.admin.server import AdminServer, bind_public
 from drumd.supervisor.admin.socket import claim
 from drumd.supervisor.core.facts import Fact, Happened
@@ -23,7 +24,6 @@ from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
-from drumd.supervisor.operator import FINAL, Operation, RefusedError, UnknownNameError
 from drumd.wire.scoreboard import NO_COUNTS
 
 STARTED = time.time() - 3725

@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 from drumd.supervisor.admin.app import MAX_BODY
+from drumd.supervisor.admin.operator import FINAL
 from drumd.supervisor.admin.server import AdminServer, bind_public
 from drumd.supervisor.admin.socket import AdminSocket
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.observe.appmetrics import AppMetrics
-from drumd.supervisor.operator import FINAL
 from tests.integration.admin_daemon import MemoryOperator
 from tests.waiting import until, wait_until
 

@@ -209,9 +209,7 @@ def test_who_may_not_connect_is_told_who_may(daemon: Daemon) -> None:
         check=False,
     )
     assert done.returncode == ControlExit.UNKNOWN, done.stderr
-    assert "permission denied for nobody; root and members of group root may" in (
-        done.stderr
-    )
+    assert "permission denied for nobody; root and members of group root may" in (done.stderr)
 
 
 def test_status_imports_little(shared: Daemon) -> None:

@@ -21,13 +21,13 @@ from drumd.supervisor.admin.documents import (
     operation_document,
     reading,
 )
+from drumd.supervisor.admin.operator import Operator, RefusedError, UnknownNameError
 from drumd.supervisor.admin.peer import Peer, Policy
 from drumd.supervisor.admin.scraper import Scraper
 from drumd.supervisor.core.model import OperationKind
 from drumd.supervisor.observe.journal import Page
 from drumd.supervisor.observe.levels import level_of
 from drumd.supervisor.observe.metrics import CONTENT_TYPE
-from drumd.supervisor.operator import Operator, RefusedError, UnknownNameError
 
 MAX_BODY = 65_536
 """Bytes of a request's body."""

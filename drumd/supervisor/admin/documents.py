@@ -5,10 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from drumd.supervisor.operator import FINAL, Operation
-
-MAX_SIZE = 4096
-"""Slots that a pool can be scaled to through the API: a typing error must not end a host."""
+from drumd.supervisor.admin.operator import FINAL, Operation
 
 
 class _Body(BaseModel):
@@ -24,7 +21,7 @@ class RestartBody(_Body):
 class ScaleBody(_Body):
     """What to scale to."""
 
-    size: Annotated[int, Field(ge=0, le=MAX_SIZE)]
+    size: Annotated[int, Field(ge=0)]
 
 
 def operation_document(operation: Operation) -> dict[str, Any]:

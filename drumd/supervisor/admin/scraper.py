@@ -3,10 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from drumd.supervisor.admin.operator import Operator
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.metrics import render
 from drumd.supervisor.observe.snapshot import Snapshot
-from drumd.supervisor.operator import Operator
 
 
 class Scraper:

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from drumd.supervisor.admin.operator import Operator
 from drumd.supervisor.admin.peer import Policy
 from drumd.supervisor.admin.socket import BACKLOG, AdminSocket
 from drumd.supervisor.observe.appmetrics import AppMetrics
-from drumd.supervisor.operator import Operator
 from drumd.supervisor.sockets.holders import tcp_holder
 
 if TYPE_CHECKING:

@@ -6,23 +6,22 @@ import time
 from typing import Any
 
 from drumd import __version__
+from drumd.config.settings import MAX_WORKERS
+from drumd.supervisor.admin.desk import Desk
+from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
+from drumd.supervisor.admin.status import daemon_document, pool_numbers
 from drumd.supervisor.core.events import Cancelled, Submitted
 from drumd.supervisor.core.model import Operation as CoreOperation
 from drumd.supervisor.core.model import OperationKind, OperationState, Pool
 from drumd.supervisor.core.views import pool_reason, pool_state, serves, wanted_slots
-from drumd.supervisor.desk import Desk
-from drumd.supervisor.documents import daemon_document, pool_numbers
-from drumd.supervisor.hands import Hands
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.logging import Logs
 from drumd.supervisor.observe.snapshot import Snapshot
-from drumd.supervisor.operator import FINAL, Operation, RefusedError, UnknownNameError
 from drumd.supervisor.owner import Owner
+from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.processes.exits import Exits
 from drumd.wire.scoreboard import Scoreboard
 
-MAX_SIZE = 256
-"""Workers that one pool may have: an end to typing errors."""
 MAX_QUEUED = 16
 """Operations that may wait for one pool."""
 
@@ -172,9 +171,9 @@ class Office:
             if slots == 1:
                 known = f"only slot is {pool.name}/0"
             raise UnknownNameError(f"cannot find slot {pool.name}/{slot}: the {known}")
-        if kind is OperationKind.SCALE and not (size is not None and 1 <= size <= MAX_SIZE):
+        if kind is OperationKind.SCALE and not (size is not None and 1 <= size <= MAX_WORKERS):
             raise RefusedError(
-                f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_SIZE} workers, "
+                f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_WORKERS} workers, "
                 f"or `drumctl stop {pool.name}`"
             )
         if kind is OperationKind.RESTART and not pool.up and not pool.operations:

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 from drumd.supervisor.core.events import (
     BecameReady,
@@ -13,17 +15,15 @@ from drumd.supervisor.core.events import (
     ReportedFailure,
 )
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.handle import Handle
+from drumd.supervisor.pool.crew import Crew
+from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.processes.control import ControlEnd
 from drumd.supervisor.processes.marks import sweep
 from drumd.supervisor.processes.pipes import Line, LinePipe
 from drumd.supervisor.processes.status import ExitStatus, signal_name
-from drumd.supervisor.surroundings import Surroundings
 from drumd.wire import messages
 from drumd.wire.messages import MessageError, WorkerMessage
-
-if TYPE_CHECKING:
-    from drumd.supervisor.hands import Hands
 
 STACKS_QUIET = 0.2
 """Seconds after its first line in which the rest of a stack dump comes."""
@@ -37,11 +37,16 @@ FOREIGN_SIGNALS = frozenset(
 
 
 class Care:
-    """Listens to one pool's workers, and turns what happens to them into events."""
+    """Listens to one pool's workers, and turns what happens to them into events.
 
-    def __init__(self, hands: "Hands", around: Surroundings) -> None:
-        self._hands = hands
+    `on_loaded(event_loop)` is called for each worker that has loaded its app, before the owner
+    hears that it is ready.
+    """
+
+    def __init__(self, crew: Crew, around: Surroundings, on_loaded: Callable[[bool], None]) -> None:
+        self._crew = crew
         self._around = around
+        self._on_loaded = on_loaded
 
     def begin(self, handle: Handle) -> None:
         """Take over a worker that was just started, in the same step of the loop."""
@@ -82,9 +87,8 @@ class Care:
                 self._post(ReportedFailure(attempt=attempt, error=message.error))
 
     def _loaded(self, handle: Handle, message: messages.Loaded) -> None:
-        self._hands.runtime = message.runtime
-        # The owner has not decided on `Ready` yet, so nobody accepts before this.
-        self._hands.balance(event_loop=message.event_loop)
+        self._crew.runtime = message.runtime
+        self._on_loaded(message.event_loop)
         self._tell(
             handle,
             Happened.WORKER_LOADED,
@@ -103,7 +107,7 @@ class Care:
             if stream == "stderr":
                 handle.last_lines.append(line.text)
             self._around.logs.log_worker_line(
-                pool=self._hands.name,
+                pool=self._crew.pool,
                 slot=handle.slot,
                 gen=handle.generation,
                 pid=handle.pid,
@@ -136,9 +140,9 @@ class Care:
         if not handle.explained:
             self._quote(handle)
         record = self._around.board.read(handle.lease)
-        self._hands.tally.fold(record)
-        self._hands.last_words = list(handle.last_lines)
-        del self._hands.handles[handle.attempt]
+        self._crew.tally.fold(record)
+        self._crew.last_words = list(handle.last_lines)
+        del self._crew.handles[handle.attempt]
         handle.child.close()
         oom = status.signal == signal.SIGKILL and self._around.out_of_memory.struck()
         description = status.describe()
@@ -167,15 +171,13 @@ class Care:
         around = self._around
         if handle.cgroup is not None:
             handle.cgroup.kill()
-            handle.cgroup.remove(around.loop, self._hands.notice)
-        left = await sweep(around.instance, self._hands.name, handle.attempt)
+            handle.cgroup.remove(around.loop, partial(around.notice, self._crew.pool))
+        left = await sweep(around.instance, self._crew.pool, handle.attempt)
         if left:
             pids = ", ".join(map(str, left))
             self._tell(handle, Happened.WORKER_STRAYS, f"it left processes behind: killed {pids}")
-        if self._hands.metrics_dir is not None:
-            await asyncio.to_thread(
-                around.app_metrics.retire, self._hands.metrics_dir, handle.lease
-            )
+        if self._crew.metrics_dir is not None:
+            await asyncio.to_thread(around.app_metrics.retire, self._crew.metrics_dir, handle.lease)
         around.leases.give_back(handle.lease)
 
     # --- to the owner ---------------------------------------------------------------------------
@@ -184,14 +186,14 @@ class Care:
         self,
         event: BecameReady | BeganLeaving | Drained | Exited | LostContact | ReportedFailure,
     ) -> None:
-        self._around.post(self._hands.name, event)
+        self._around.post(self._crew.pool, event)
 
     def _tell(self, handle: Handle, event: Happened, reason: str) -> None:
         self._around.tell(
             Fact(
                 event=event,
                 reason=reason,
-                pool=self._hands.name,
+                pool=self._crew.pool,
                 slot=handle.slot,
                 generation=handle.generation,
                 attempt=handle.attempt,

@@ -4,8 +4,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from drumd.supervisor.admin.operator import FINAL, Operation, UnknownNameError
 from drumd.supervisor.core.model import Operation as CoreOperation
-from drumd.supervisor.operator import FINAL, Operation, UnknownNameError
 
 KEPT = 200
 """Finished operations that can still be asked for."""

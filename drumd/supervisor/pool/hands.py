@@ -6,22 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from drumd.config.settings import PoolSettings
-from drumd.supervisor.care import Care
 from drumd.supervisor.core.actions import Action, Drain, DumpStacks, Kill, Spawn, Terminate
 from drumd.supervisor.core.events import Event, Hung, Recovered, SpawnFailed, Stalled
-from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import Pool, Worker, WorkerState
 from drumd.supervisor.core.views import acceptors, steering
-from drumd.supervisor.handle import Handle
 from drumd.supervisor.health.watch import AwakeClock, Pulse, feel, judge
-from drumd.supervisor.leases import NoLeaseError
+from drumd.supervisor.pool.care import Care
+from drumd.supervisor.pool.crew import Crew
+from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.leases import NoLeaseError
+from drumd.supervisor.pool.specs import limits, worker_spec
+from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.processes.cgroup import CgroupError
 from drumd.supervisor.processes.spawn import SpawnError, spawn
 from drumd.supervisor.sockets.binding import Listeners
 from drumd.supervisor.sockets.errors import ListenError
-from drumd.supervisor.specs import limits, worker_spec
-from drumd.supervisor.surroundings import Surroundings
-from drumd.supervisor.tally import Tally
 from drumd.wire import messages
 from drumd.wire.messages import MAX_LISTENERS
 from drumd.wire.spec import STACKS_SIGNAL
@@ -38,20 +37,16 @@ class Hands:
         around: Surroundings,
         metrics_dir: Path | None,
     ) -> None:
-        self.name = name
-        self.settings = settings
+        self.crew = Crew(
+            pool=name,
+            metrics_dir=metrics_dir,
+            runtime="" if settings.runtime == "auto" else str(settings.runtime),
+        )
         self.listeners = listeners
-        self.metrics_dir = metrics_dir
-        self.tally = Tally()
-        self.handles: dict[int, Handle] = {}
-        self.pids: dict[int, int] = {}
-        """Pids by attempt, kept until the worker's end has been told."""
-        self.runtime = "" if settings.runtime == "auto" else str(settings.runtime)
-        """What serves in the workers; "" until the first one has looked at its app."""
-        self.last_words: list[str] = []
-        """The last lines that the worker which ended last had written to its stderr."""
+        self._name = name
+        self._settings = settings
         self._around = around
-        self._care = Care(self, around)
+        self._care = Care(self.crew, around, self._balance)
         self._limits = limits(settings)
         self._clock = AwakeClock(around.look_interval, time.monotonic())
         # A `current` symlink pins a release: resolved once for all workers of the generation.
@@ -68,7 +63,7 @@ class Hands:
         if isinstance(action, Spawn):
             self._spawn(action)
             return
-        handle = self.handles.get(getattr(action, "attempt", -1))
+        handle = self.crew.handles.get(getattr(action, "attempt", -1))
         if handle is None:
             return
         match action:
@@ -90,10 +85,10 @@ class Hands:
         try:
             handle = self._start(action)
         except (NoLeaseError, SpawnError) as error:
-            self._around.post(self.name, SpawnFailed(attempt=action.attempt, error=str(error)))
+            self._around.post(self._name, SpawnFailed(attempt=action.attempt, error=str(error)))
             return
-        self.handles[action.attempt] = handle
-        self.pids[action.attempt] = handle.pid
+        self.crew.handles[action.attempt] = handle
+        self.crew.pids[action.attempt] = handle.pid
         self._care.begin(handle)
 
     def _start(self, action: Spawn) -> Handle:
@@ -103,19 +98,19 @@ class Hands:
         cgroup = None
         if around.cgroup is not None:
             try:
-                cgroup = around.cgroup.create(self.name, action.attempt)
+                cgroup = around.cgroup.create(self._name, action.attempt)
             except CgroupError as error:
-                self.notice(str(error))
+                self._notice(str(error))
         try:
             child = spawn(
                 lambda fds: worker_spec(
-                    self.settings,
-                    self.name,
+                    self._settings,
+                    self._name,
                     action,
                     lease=lease,
                     supervisor_pid=around.supervisor_pid,
                     app_dir=self._app_dir,
-                    metrics_dir=self.metrics_dir,
+                    metrics_dir=self.crew.metrics_dir,
                     cgroup_procs=None if cgroup is None else cgroup.procs_path,
                     fds=fds,
                 ),
@@ -129,7 +124,7 @@ class Hands:
                 cgroup.remove(around.loop)
             raise
         for note in child.notes:
-            self.notice(note)
+            self._notice(note)
         return Handle(
             attempt=action.attempt,
             slot=action.slot,
@@ -141,12 +136,15 @@ class Hands:
 
     # --- sockets --------------------------------------------------------------------------------
 
-    def balance(self, *, event_loop: bool) -> None:
-        """Settle who accepts from where, once the first worker has told what serves in it."""
+    def _balance(self, event_loop: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        """Settle who accepts from where, once the first worker has told what serves in it.
+
+        The owner has not heard yet that any worker is ready, so nobody accepts before this.
+        """
         if self._balanced:
             return
         self._balanced = True
-        wanted = self.settings.balance
+        wanted = self._settings.balance
         if wanted == "auto":
             wanted = "per-slot" if event_loop else "shared"
         self.listeners.set_balance(wanted, slots=1)  # `project` adds those of the other slots
@@ -164,7 +162,7 @@ class Hands:
         self._quiet &= self.listeners.retiring
         queues = self.listeners.slots - self._quiet
         for attempt, slots in acceptors(pool, queues).items():
-            handle = self.handles.get(attempt)
+            handle = self.crew.handles.get(attempt)
             if handle is not None:
                 self._tell_accept(handle, slots)
         self.listeners.steer(steering(pool, queues - self.listeners.retiring))
@@ -186,7 +184,7 @@ class Hands:
         try:
             self.listeners.ensure_slots(size)
         except ListenError as error:
-            self.notice(str(error))
+            self._notice(str(error))
         self._tell_notes()
 
     def _tell_accept(self, handle: Handle, slots: frozenset[int]) -> None:
@@ -206,7 +204,7 @@ class Hands:
         """Close retired listeners that no worker holds any more."""
         if self._quiet and all(
             handle.told is None or handle.acknowledged == handle.epoch
-            for handle in self.handles.values()
+            for handle in self.crew.handles.values()
         ):
             for slot in list(self._quiet):
                 self.listeners.drop(slot)
@@ -219,7 +217,7 @@ class Hands:
         self._drop_quiet()
         awake = self._clock.look(now)
         events = []
-        for attempt, handle in self.handles.items():
+        for attempt, handle in self.crew.handles.items():
             worker = pool.workers.get(attempt)
             if worker is not None and worker.state is WorkerState.READY:
                 event = self._judge(handle, worker, now, awake)
@@ -246,11 +244,10 @@ class Hands:
 
     # --- notices --------------------------------------------------------------------------------
 
-    def notice(self, text: str) -> None:
-        """Tell the operator something that changes nothing."""
-        self._around.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text, pool=self.name))
+    def _notice(self, text: str) -> None:
+        self._around.notice(self._name, text)
 
     def _tell_notes(self) -> None:
         notes, self.listeners.notes = self.listeners.notes, []
         for note in notes:
-            self.notice(note)
+            self._notice(note)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from drumd.supervisor.core.events import Event
-from drumd.supervisor.core.facts import Fact
-from drumd.supervisor.leases import Leases
+from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.logging import Logs
+from drumd.supervisor.pool.leases import Leases
 from drumd.supervisor.processes.cgroup import Delegated
 from drumd.supervisor.processes.exits import Exits
 from drumd.supervisor.processes.oom import oom_kills
@@ -48,3 +48,7 @@ class Surroundings:
     out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """Clearing away after workers; awaited before the daemon ends."""
+
+    def notice(self, pool: str, text: str) -> None:
+        """Tell the operator something about `pool` that changes nothing."""
+        self.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text, pool=pool))

@@ -17,10 +17,10 @@ from drumd.supervisor.core.model import (
     WorkerState,
 )
 from drumd.supervisor.core.views import pool_reason, pool_state
-from drumd.supervisor.handle import Handle
-from drumd.supervisor.hands import Hands
 from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
+from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.hands import Hands
 from drumd.wire.scoreboard import Scoreboard
 
 
@@ -62,7 +62,7 @@ def _pool_document(pool: Pool, hands: Hands, board: Scoreboard) -> dict[str, Any
         "name": pool.name,
         "state": pool_state(pool).value,
         "generation": pool.generation,
-        "runtime": hands.runtime or "auto",
+        "runtime": hands.crew.runtime or "auto",
         "bind": list(hands.listeners.addresses),
         "size": pool.size,
         "balance": hands.listeners.balance,
@@ -71,7 +71,7 @@ def _pool_document(pool: Pool, hands: Hands, board: Scoreboard) -> dict[str, Any
         "operation": _operation_document(pool.operations[0]) if pool.operations else None,
         "queue": sum(hands.queue_depths().values()),
         "workers": [
-            _worker_document(pool, worker, hands.handles.get(worker.attempt), board, wall)
+            _worker_document(pool, worker, hands.crew.handles.get(worker.attempt), board, wall)
             for worker in sorted(pool.workers.values(), key=lambda w: (w.slot, w.attempt))
         ],
         "slots": [_slot_document(slot) for slot in pool.slots],
@@ -138,22 +138,22 @@ def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
             record=board.read(handle.lease),
         )
         for worker in pool.workers.values()
-        if (handle := hands.handles.get(worker.attempt)) is not None
+        if (handle := hands.crew.handles.get(worker.attempt)) is not None
         and worker.state is not WorkerState.EXITED
     )
     by_state = Counter(slot.state.value for slot in pool.slots)
     return PoolNumbers(
         name=pool.name,
-        runtime=hands.runtime or "auto",
+        runtime=hands.crew.runtime or "auto",
         state=pool_state(pool).value,
         generation=pool.generation,
         size=pool.size,
         slots_by_state={state.value: by_state[state.value] for state in SlotState},
         workers=workers,
-        folded=hands.tally.folded,
-        exits=dict(hands.tally.exits),
-        start_durations=tuple(hands.tally.start_durations),
-        start_seconds=hands.tally.start_seconds,
+        folded=hands.crew.tally.folded,
+        exits=dict(hands.crew.tally.exits),
+        start_durations=tuple(hands.crew.tally.start_durations),
+        start_seconds=hands.crew.tally.start_seconds,
         queues=hands.queue_depths(),
-        metrics_dir=None if hands.metrics_dir is None else str(hands.metrics_dir),
+        metrics_dir=None if hands.crew.metrics_dir is None else str(hands.crew.metrics_dir),
     )

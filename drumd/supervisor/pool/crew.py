@@ -1,0 +1,24 @@
+"""The crew: a pool's worker processes as the supervisor holds them, and what they add up to."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.tally import Tally
+
+
+@dataclass(slots=True, kw_only=True)
+class Crew:
+    """One pool's handles, by attempt, and what outlives each of them."""
+
+    pool: str
+    metrics_dir: Path | None
+    """Where the app's prometheus_client files are; None: its metrics stay its own."""
+    runtime: str = ""
+    """What serves in the workers; "" until the first one has looked at its app."""
+    handles: dict[int, Handle] = field(default_factory=dict)
+    pids: dict[int, int] = field(default_factory=dict)
+    """Pids by attempt, kept until the worker's end has been told."""
+    tally: Tally = field(default_factory=Tally)
+    last_words: list[str] = field(default_factory=list)
+    """The last lines that the worker which ended last had written to its stderr."""
