@@ -1,23 +1,29 @@
 """The files of the apps' own metrics: where they are, and that none outlive their daemon."""
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _PREFIX = "drumd-metrics-"
+_YOUNG = 5.0
+"""Seconds in which a directory without a lock may still get one."""
 
 
 class MetricFiles:
     """One daemon's directory, with one for each pool and generation below it.
 
     Shared memory is the best place, since the files are mapped and never need a disk; without any
-    writable place the apps' metrics stay their own.
+    writable place the apps' metrics stay their own. A lock on the directory says that its daemon
+    lives: a pid would not, since a container's first process has 1 in every container.
     """
 
-    def __init__(self, home: Path | None) -> None:
+    def __init__(self, home: Path | None, lock: int) -> None:
         self.home = home
+        self._lock = lock
 
     @classmethod
     def create(cls, environ: Mapping[str, str]) -> "MetricFiles":
@@ -25,10 +31,11 @@ class MetricFiles:
         for place in _places(environ):
             _clear_stale(place)
             try:
-                return cls(Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place)))
+                home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
             except OSError:
                 continue
-        return cls(None)
+            return cls(home, _locked(home))
+        return cls(None, -1)
 
     def directory(self, pool: str, generation: int) -> Path | None:
         """Return the directory of a pool's generation, made if need be."""
@@ -42,6 +49,9 @@ class MetricFiles:
         """Remove all of it."""
         if self.home is not None:
             shutil.rmtree(self.home, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _places(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -51,13 +61,32 @@ def _places(environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path(environ.get("TMPDIR") or "/tmp")  # noqa: S108 - as above
 
 
+def _locked(directory: Path) -> int:
+    """Open a directory and lock it for as long as this process lives; -1 when another one has."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return -1
+    return fd
+
+
 def _clear_stale(place: Path) -> None:
-    """Remove what a daemon that was killed left behind: ours by owner, and its pid is gone."""
+    """Remove what daemons of this user left behind when they were killed."""
     for path in place.glob(f"{_PREFIX}*"):
-        pid = path.name.removeprefix(_PREFIX).split("-")[0]
         try:
-            mine = path.lstat().st_uid == os.getuid()
+            status = path.lstat()
         except OSError:
             continue
-        if mine and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        # A directory that is only just made is not locked yet.
+        young = time.time() - status.st_ctime < _YOUNG
+        if status.st_uid != os.getuid() or young:
+            continue
+        lock = _locked(path)
+        if lock >= 0:
             shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
