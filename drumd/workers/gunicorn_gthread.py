@@ -4,12 +4,12 @@ import contextlib
 import selectors
 import socket
 from collections.abc import Mapping
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from drumd.workers.gunicorn_goodbyes import Goodbyes
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import Supervised
 from drumd.workers.orders import DRAIN_TURN, Listeners, Wakeups
@@ -21,8 +21,6 @@ FIRST_BYTES = 0.1
 """Seconds that a thread waits for a new connection's first bytes, before the main loop watches it
 instead. A client sends them along with its handshake; gunicorn's 5 s lets a few silent ones take
 all threads."""
-CLOSE_PATIENCE = 2.0
-"""Seconds for a client to close its side after we closed ours, as gunicorn gives it."""
 
 
 class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc]  # untyped gunicorn
@@ -42,7 +40,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         self._owes = False
         """A thread has become free since then: the next one to get it is who waits."""
         wakeups = Wakeups()
-        self._closing: dict[socket.socket, float] = {}
+        self.goodbyes = Goodbyes(self.poller)
         self._listeners = Listeners(self._start)
         for fd, callback in (
             (self.method_queue.fileno(), self.method_queue.run_callbacks),
@@ -72,7 +70,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
 
     def connection_count(self) -> int:
         """Return how many client connections are open."""
-        return int(self.nr_conns) + len(self._closing)
+        return int(self.nr_conns) + len(self.goodbyes)
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection, if there is still one and a thread for it."""
@@ -132,9 +130,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         self.wait_for_and_dispatch_events(timeout)
         self.murder_keepalived()
         self.murder_pending()
-        now = monotonic()
-        for sock in [each for each, until in self._closing.items() if until < now]:
-            self._close(sock)
+        self.goodbyes.turn()
 
     # --- ending -----------------------------------------------------------------------------------
 
@@ -144,41 +140,11 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         lingered = monotonic() + self.orders.drain.linger
         for conn in (*self.keepalived_conns, *self.pending_conns):
             conn.timeout = min(conn.timeout, lingered)
-        while self.nr_conns or self._closing:
+        while self.nr_conns or self.goodbyes:
             if self.orders.stopped or monotonic() > self.orders.drain.deadline:
                 return
             self._turn(min(self.pulse.rest(), DRAIN_TURN))
         self.orders.drained()
-
-    def half_close(self, sock: socket.socket) -> None:
-        """Send our end of file, and wait in the poller for the client's.
-
-        gunicorn waits for it in this, the main thread: one slow client stops everyone for 2 s.
-        Not to wait at all would cut off an answer whose client is still sending.
-        """
-        try:
-            sock.shutdown(socket.SHUT_WR)  # a client's connection, never a listener
-            sock.setblocking(False)
-        except OSError:
-            sock.close()
-            return
-        self._closing[sock] = monotonic() + CLOSE_PATIENCE
-        self.poller.register(sock, selectors.EVENT_READ, self._discard)
-
-    def _discard(self, sock: socket.socket) -> None:
-        try:
-            if sock.recv(65_536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._close(sock)
-
-    def _close(self, sock: socket.socket) -> None:
-        del self._closing[sock]
-        self.poller.unregister(sock)
-        sock.close()
 
 
 class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
@@ -186,7 +152,7 @@ class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
 
     def __init__(self, worker: GThread, sock: socket.socket, client: Any, server: Any) -> None:
         super().__init__(worker.cfg, sock, client, server)
-        self._half_close = partial(worker.half_close)
+        self._goodbyes = worker.goodbyes
 
     def wait_for_data(self, timeout: float) -> bool:
         """Return whether the client sent something within a short time (in a thread)."""
@@ -195,7 +161,7 @@ class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
     def close(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """Close the connection; `graceful`: once the client had time to read all (main thread)."""
         if graceful:
-            self._half_close(self.sock)
+            self._goodbyes.begin(self.sock)
         else:
             with contextlib.suppress(OSError):
                 self.sock.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from gunicorn.workers.sync import SyncWorker
 
+from drumd.workers.gunicorn_goodbyes import Goodbyes
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import BoundName, Supervised
 from drumd.workers.orders import LEAVE_SIGNALS, Listeners, Wakeups
@@ -30,23 +31,31 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
     def run(self) -> None:
         """Accept and serve until told to leave."""
         self._selector = selectors.DefaultSelector()
+        self._goodbyes = Goodbyes(self._selector)
         self._listeners = Listeners(self._start)
         self._selector.register(self.orders, selectors.EVENT_READ, self.orders.read)
         wakeups = Wakeups()
         self._selector.register(wakeups, selectors.EVENT_READ, wakeups.clear)
         self.orders.ready()
         while not self.orders.leaving:
-            self.live()
             if not self.alive:
                 self.orders.retire()
-            events = self._selector.select(self.pulse.rest())
-            if len(events) > 1:
-                self.orders.read()  # what was said while it was busy comes first
-            for key, _ in events:
-                key.data()
+            self._turn()
         self._listeners.release()
+        # The answer in flight was sent, and said Connection: close; its client may still read it.
+        while self._goodbyes and not self.orders.stopped:
+            self._turn()
         if not self.orders.stopped:
-            self.orders.drained()  # the answer in flight was sent, and said Connection: close
+            self.orders.drained()
+
+    def _turn(self) -> None:
+        self.live()
+        self._goodbyes.turn()
+        events = self._selector.select(self.pulse.rest())
+        if len(events) > 1:
+            self.orders.read()  # what was said while it was busy comes first
+        for key, _ in events:
+            key.data()
 
     def on_accept(self, epoch: int, wanted: Mapping[int, int]) -> None:
         """Accept from exactly `wanted`, then say so."""
@@ -71,7 +80,7 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
         """Serve a new connection's only request, unless the client says nothing."""
         name = BoundName(listener.getsockname())
         if self._speaks(client):  # here orders are read, and the listener may go
-            super().handle(name, client, addr)
+            super().handle(name, Client(client, self._goodbyes), addr)
         else:
             client.close()
 
@@ -108,6 +117,39 @@ class Sync(MeteredRequests, Supervised, SyncWorker):  # type: ignore[misc]  # un
     def _exit(self, _number: int, _frame: FrameType | None) -> None:
         # An exception from here would go up through the app, which may catch it.
         os._exit(0)
+
+
+class Client(socket.socket):
+    """A client's connection, which gunicorn closes at the end without waiting for the client.
+
+    gunicorn 27.0.1 (`util.close_graceful`) shuts its side down, reads until the client has done the
+    same, and closes. Here the reading ends at once, and the closing is the main loop's. (TLS makes
+    a socket of its own of this one, which goes gunicorn's way.)
+    """
+
+    def __init__(self, client: socket.socket, goodbyes: Goodbyes) -> None:
+        super().__init__(client.family, client.type, client.proto, fileno=client.detach())
+        self._goodbyes = goodbyes
+        self._parting = False
+
+    def shutdown(self, how: int) -> None:
+        """Begin to part, when it is our side that is to be closed."""
+        if how == socket.SHUT_WR:
+            self._parting = True  # `begin` shuts it down
+        else:
+            super().shutdown(how)
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Return what the client sent; nothing more once we part."""
+        return b"" if self._parting else super().recv(bufsize, flags)
+
+    def close(self) -> None:
+        """Close, or leave that to the main loop."""
+        if self._parting and self.fileno() >= 0:
+            self._parting = False
+            self._goodbyes.begin(self)
+        else:
+            super().close()
 
 
 class _Accepting:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from uvicorn.config import LOGGING_CONFIG, Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from drumd.workers.loader import is_double_callable
 from drumd.workers.log_pipe import PipeHandler
 from drumd.workers.runtime import AppError, Place
+from drumd.workers.uvicorn_forwarded import ForwardedHeaders
 from drumd.workers.uvicorn_protocols import Instruments, watched_protocol
 
 STDERR = 2
@@ -31,6 +33,12 @@ class WorkerConfig(Config):
         }
         options["http"] = watched_protocol(options.get("http", "auto"), instruments)
         super().__init__(spec.app, **options)
+
+    def load(self) -> None:
+        """Load the app, and put our own class in the place of uvicorn's for a proxy's headers."""
+        super().load()
+        if type(self.loaded_app) is ProxyHeadersMiddleware:
+            self.loaded_app = ForwardedHeaders(self.loaded_app.app, self.forwarded_allow_ips)
 
     def load_app(self) -> Any:
         """Return the app; raise `AppError` if uvicorn cannot serve it."""

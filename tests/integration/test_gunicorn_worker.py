@@ -395,10 +395,11 @@ def test_silent_connections_take_no_thread(host: WorkerHost) -> None:
         assert silent[0].get().status == 200
 
 
-def test_main_loop_waits_for_no_client_to_close(host: WorkerHost) -> None:
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_main_loop_waits_for_no_client_to_close(host: WorkerHost, kind: str) -> None:
     """A client that keeps its side open after the answer stops nobody else."""
     listener = host.listen()
-    worker = serve(host, "gthread", listener, threads=2)
+    worker = serve(host, kind, listener, threads=2)
     with contextlib.ExitStack() as stack:
         for _ in range(8):  # gunicorn's main thread would wait 2 s for each
             assert stack.enter_context(Client(listener)).get(close=True).status == 200
