@@ -6,8 +6,9 @@ A peer that died shows as end-of-file or, with unread data, as ECONNRESET: both 
 """
 
 import json
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from drumd.wire.document import Document
 
 MAX_PACKET = 65_536
 """Bytes of the largest packet; tracebacks are cut to fit."""
@@ -26,8 +27,7 @@ class MessageError(Exception):
 # --- what a worker says -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class Loaded(Document):
     """The app is imported; `runtime` is what will serve it (never `auto`)."""
 
     interface: Interface
@@ -36,33 +36,28 @@ class Loaded:
     """True where one loop serves many connections at once, so that connections may be pushed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Document):
     """The runtime could serve now; it accepts nothing before it is told to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepting:
+class Accepting(Document):
     """The worker accepts from exactly these listeners: the answer to `Accept` of that epoch."""
 
     epoch: int
     listeners: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
+class Leaving(Document):
     """The worker got a signal that drumd did not send, and drains by itself."""
 
     signal: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drained:
+class Drained(Document):
     """No connection is left; the worker is about to exit with 0."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Document):
     """The worker cannot go on and is about to exit; `error` is one line for people."""
 
     error: str
@@ -72,8 +67,7 @@ class Failed:
 # --- what the supervisor says -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accept:
+class Accept(Document):
     """Accept from exactly these listeners: the whole wanted set, never a delta.
 
     The packet carries one fd for each, in order; those that the worker has already it closes.
@@ -84,8 +78,7 @@ class Accept:
     listeners: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
+class Drain(Document):
     """Stop accepting, finish what is in flight, then exit with 0."""
 
     deadline: float
@@ -94,8 +87,7 @@ class Drain:
     """Seconds that idle keep-alive connections stay open for one more request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(Document):
     """Exit at once; requests in flight are lost."""
 
 
@@ -111,7 +103,7 @@ _KINDS: dict[str, type[Message]] = {
 
 def encode(message: Message) -> bytes:
     """Return `message` as one packet of at most `MAX_PACKET` bytes."""
-    fields = asdict(message)
+    fields = message.fields()
     if isinstance(message, Failed):
         fields["error"] = message.error[:2000]
         fields["traceback"] = message.traceback[-MAX_TRACEBACK:]

@@ -9,8 +9,6 @@ All times are nanoseconds of CLOCK_MONOTONIC, which is the same in every process
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from enum import IntEnum
 
 MAGIC = 0x44524D44_53434F52  # "DRMDSCOR"
@@ -62,39 +60,7 @@ class Cell(IntEnum):
 RECORD_CELLS = 64
 """Cells of a record, with room to grow; 512 bytes keep records off each other's cache lines."""
 HEADER_CELLS = 64
-_DURATION_CELLS = len(DURATION_BOUNDS) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What one record said at one moment. Field meanings: `Cell`."""
-
-    pid: int = 0
-    beat_ns: int = 0
-    started: int = 0
-    finished: int = 0
-    oldest_ns: int = 0
-    progress_ns: int = 0
-    capacity: int = 0
-    busy_ns: int = 0
-    status_1xx: int = 0
-    status_2xx: int = 0
-    status_3xx: int = 0
-    status_4xx: int = 0
-    status_5xx: int = 0
-    no_status: int = 0
-    connections: int = 0
-    lag_ns: int = 0
-    log_dropped: int = 0
-    durations: tuple[int, ...] = (0,) * _DURATION_CELLS
-
-    @property
-    def in_flight(self) -> int:
-        """Requests in flight; never negative, though the two cells are read one after the other."""
-        return max(0, self.started - self.finished)
-
-
-_SCALARS = tuple(field.name for field in fields(Record))[:-1]
+DURATION_CELLS = len(DURATION_BOUNDS) + 1
 
 
 class Scoreboard:
@@ -142,12 +108,10 @@ class Scoreboard:
             raise ScoreboardError(f"cannot use lease {lease}: there are {self.leases}")
         return HEADER_CELLS + lease * RECORD_CELLS
 
-    def read(self, lease: int) -> Record:
-        """Return what `lease`'s record says now."""
+    def values(self, lease: int) -> list[int]:
+        """Return the cells of `lease`'s record, as `Cell` numbers them."""
         base = self.base(lease)
-        values = self.cells[base : base + Cell.DURATIONS + _DURATION_CELLS].tolist()
-        scalars = dict(zip(_SCALARS, values, strict=False))
-        return Record(**scalars, durations=tuple(values[Cell.DURATIONS :]))
+        return self.cells[base : base + Cell.DURATIONS + DURATION_CELLS].tolist()
 
     def clear(self, lease: int) -> None:
         """Zero `lease`'s record: before a new worker gets it, never while one writes it."""
@@ -165,35 +129,6 @@ class Scoreboard:
 def duration_cell(duration_ns: int) -> int:
     """Return the offset within a record of the histogram cell that `duration_ns` counts in."""
     return Cell.DURATIONS + bisect_left(_BOUNDS_NS, duration_ns)
-
-
-def add_counters(total: Sequence[int], record: Record) -> tuple[int, ...]:
-    """Add the counters of `record` (not its gauges) to `total`, as `COUNTERS` orders them."""
-    return tuple(t + c for t, c in zip(total, counters(record), strict=True))
-
-
-COUNTERS = (
-    "started",
-    "finished",
-    "busy_ns",
-    "status_1xx",
-    "status_2xx",
-    "status_3xx",
-    "status_4xx",
-    "status_5xx",
-    "no_status",
-    "log_dropped",
-)
-"""The fields of a record that only grow; the histogram's cells follow them in `counters`."""
-
-
-def counters(record: Record) -> tuple[int, ...]:
-    """Return the record's counters, the histogram's cells last."""
-    return (*(getattr(record, name) for name in COUNTERS), *record.durations)
-
-
-NO_COUNTS = (0,) * (len(COUNTERS) + _DURATION_CELLS)
-"""What a pool starts from."""
 
 
 def _size(leases: int) -> int:

@@ -3,8 +3,10 @@
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
+
+from drumd.wire.document import Document
 
 SPEC_VERSION = 1
 
@@ -32,8 +34,7 @@ class SpecError(Exception):
     """cannot read the worker spec."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFds:
+class WorkerFds(Document):
     """The fds that a worker inherits, by number."""
 
     control: int
@@ -44,8 +45,7 @@ class WorkerFds:
     """Write end of a pipe: faulthandler writes the stacks of all threads here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSpec:
+class WorkerSpec(Document):
     """What one worker is to be. Durations are in seconds, sizes in bytes."""
 
     pool: str
@@ -60,7 +60,7 @@ class WorkerSpec:
     app_dir: str
     """Put first on `sys.path`, and the worker's working directory. Absolute, symlinks resolved."""
     runtime: RuntimeName
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     """Options passed through to the servers: `{"uvicorn": {...}, "gunicorn": {...}}`."""
     threads: int
     """Requests that a thread-based runtime (gthread) serves at once."""
@@ -83,7 +83,7 @@ class WorkerSpec:
 
     def encode(self) -> bytes:
         """Return the spec as one JSON document."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(self.fields()).encode()
 
     @classmethod
     def decode(cls, document: bytes) -> "WorkerSpec":

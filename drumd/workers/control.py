@@ -4,7 +4,7 @@ import os
 import socket
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from drumd.wire.messages import (
     MAX_LISTENERS,
@@ -21,12 +21,11 @@ from drumd.wire.messages import (
 _FD_BYTES = array("i").itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A message, and the fds that came with it (listeners, in the order of `Accept.listeners`)."""
 
     message: SupervisorMessage
-    fds: list[int] = field(default_factory=list)
+    fds: list[int]
 
 
 class Control:

@@ -1,8 +1,7 @@
 """The one small interface between a worker's entry and what serves inside it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from drumd.wire.messages import Interface
 from drumd.wire.spec import WorkerSpec
@@ -22,16 +21,14 @@ class AppError(Exception):
         self.traceback = traceback
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(NamedTuple):
     """A loaded app and what it speaks."""
 
     call: Any
     interface: Interface
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """A runtime's place in its worker: all that it is given."""
 
     spec: WorkerSpec

@@ -9,7 +9,6 @@ protocol makes one `cycle` for each request, once its headers are complete; it c
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
     import asyncio
 
 
-@dataclass(slots=True)
 class Instruments:
     """What all connections of a worker share."""
 
-    meter: Meter
-    draining: bool = False
+    __slots__ = ("draining", "meter")
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.draining = False
 
 
 class MeteredCycle:

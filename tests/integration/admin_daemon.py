@@ -24,7 +24,7 @@ from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
-from drumd.wire.scoreboard import NO_COUNTS
+from drumd.wire.records import NO_COUNTS
 
 STARTED = time.time() - 3725
 

@@ -13,7 +13,7 @@ import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
 from drumd.wire.messages import Accept, Drained, Failed, Leaving, Loaded, Ready
-from drumd.wire.scoreboard import Record
+from drumd.wire.records import Record
 from tests.integration.http_clients import Connection, Load
 from tests.integration.worker_host import HostedWorker, Listener, WorkerHost
 from tests.waiting import wait_until

@@ -38,7 +38,8 @@ from drumd.wire.messages import (
     decode,
     encode,
 )
-from drumd.wire.scoreboard import Record, Scoreboard
+from drumd.wire.records import Record, read_record
+from drumd.wire.scoreboard import Scoreboard
 from drumd.wire.spec import (
     INSTANCE_VARIABLE,
     SPEC_FD_VARIABLE,
@@ -134,7 +135,7 @@ class HostedWorker:
     @property
     def record(self) -> Record:
         """Return what its record of the scoreboard says now."""
-        return self._board.read(self.spec.lease)
+        return read_record(self._board, self.spec.lease)
 
     @property
     def output(self) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from drumd.supervisor.health.watch import AwakeClock, Limits, Pulse, Verdict, feel, judge
-from drumd.wire.scoreboard import Record
+from drumd.wire.records import Record
 
 LIMITS = Limits(stall_after=1.0, hang_timeout=30.0, request_timeout=120.0)
 

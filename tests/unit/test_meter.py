@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from drumd.wire.scoreboard import Record, Scoreboard
+from drumd.wire.records import Record, read_record
+from drumd.wire.scoreboard import Scoreboard
 from drumd.workers.meter import Meter, ThreadedMeter
 
 
@@ -19,14 +20,14 @@ def test_requests_are_counted_by_status_and_duration(board: Scoreboard, kind: ty
     meter = kind(board, 1, 0.25, capacity=4)
     for status in (101, 200, 204, 301, 404, 500, 999, None):
         meter.end(meter.begin(), status)
-    record = board.read(1)
+    record = read_record(board, 1)
     assert (record.started, record.finished, record.in_flight) == (8, 8, 0)
     assert (record.status_1xx, record.status_2xx, record.status_3xx) == (1, 2, 1)
     assert (record.status_4xx, record.status_5xx, record.no_status) == (1, 1, 2)
     assert sum(record.durations) == 8
     assert record.busy_ns > 0
     assert (record.pid, record.capacity) == (os.getpid(), 4)
-    assert board.read(0) == Record()
+    assert read_record(board, 0) == Record()
 
 
 def test_the_oldest_request_in_flight_is_known(board: Scoreboard) -> None:
@@ -36,21 +37,21 @@ def test_the_oldest_request_in_flight_is_known(board: Scoreboard) -> None:
     first = meter.begin()
     between = time.monotonic_ns()
     second = meter.begin()
-    assert before <= board.read(0).oldest_ns <= between
+    assert before <= read_record(board, 0).oldest_ns <= between
     meter.end(first, 200)
-    assert board.read(0).oldest_ns >= between
-    assert meter.in_flight == board.read(0).in_flight == 1
+    assert read_record(board, 0).oldest_ns >= between
+    assert meter.in_flight == read_record(board, 0).in_flight == 1
     meter.end(second, 200)
-    assert board.read(0).oldest_ns == 0
+    assert read_record(board, 0).oldest_ns == 0
 
 
 def test_a_younger_request_that_ends_leaves_the_oldest(board: Scoreboard) -> None:
     """Requests may end in any order."""
     meter = Meter(board, 0, 0.25, capacity=0)
     meter.begin()
-    oldest = board.read(0).oldest_ns
+    oldest = read_record(board, 0).oldest_ns
     meter.end(meter.begin(), 200)
-    assert board.read(0).oldest_ns == oldest
+    assert read_record(board, 0).oldest_ns == oldest
 
 
 def test_a_second_end_is_ignored(board: Scoreboard) -> None:
@@ -59,7 +60,7 @@ def test_a_second_end_is_ignored(board: Scoreboard) -> None:
     ticket = meter.begin()
     meter.end(ticket, 200)
     meter.end(ticket, None)
-    record = board.read(0)
+    record = read_record(board, 0)
     assert (record.finished, record.status_2xx, record.no_status) == (1, 1, 0)
 
 
@@ -68,12 +69,12 @@ def test_a_late_beat_shows_as_lag(board: Scoreboard) -> None:
     meter = Meter(board, 0, 3600.0, capacity=0)
     meter.beat()
     meter.beat()
-    assert board.read(0).lag_ns == 0
+    assert read_record(board, 0).lag_ns == 0
     late = Meter(board, 1, 0.0, capacity=0)
     late.beat()
-    first = board.read(1).beat_ns
+    first = read_record(board, 1).beat_ns
     late.beat()
-    record = board.read(1)
+    record = read_record(board, 1)
     assert record.lag_ns == record.beat_ns - first > 0
 
 
@@ -83,7 +84,7 @@ def test_gauges_and_drops(board: Scoreboard) -> None:
     meter.connections(7)
     meter.log_dropped()
     meter.log_dropped()
-    assert (board.read(0).connections, board.read(0).log_dropped) == (7, 2)
+    assert (read_record(board, 0).connections, read_record(board, 0).log_dropped) == (7, 2)
 
 
 def test_threads_lose_no_counts(board: Scoreboard) -> None:
@@ -99,7 +100,7 @@ def test_threads_lose_no_counts(board: Scoreboard) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    record = board.read(0)
+    record = read_record(board, 0)
     assert record.started == record.finished == record.status_2xx == sum(record.durations) == 16_000
 
 
@@ -107,7 +108,7 @@ def test_a_forked_child_does_not_write(board: Scoreboard) -> None:
     """A child goes on without harm to its parent's record."""
     meter = ThreadedMeter(board, 0, 0.25, capacity=0)
     ticket = meter.begin()
-    before = board.read(0)
+    before = read_record(board, 0)
     child = os.fork()
     if child == 0:
         meter.end(ticket, 200)
@@ -116,4 +117,4 @@ def test_a_forked_child_does_not_write(board: Scoreboard) -> None:
         meter.connections(9)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert board.read(0) == before
+    assert read_record(board, 0) == before

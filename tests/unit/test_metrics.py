@@ -16,7 +16,8 @@ from drumd.supervisor.observe.snapshot import (
     Snapshot,
     WorkerNumbers,
 )
-from drumd.wire.scoreboard import DURATION_BOUNDS, NO_COUNTS, Record, add_counters
+from drumd.wire.records import NO_COUNTS, Record, add_counters
+from drumd.wire.scoreboard import DURATION_BOUNDS
 from tests.needs import needs
 
 EMPTY_STARTS = (0,) * (len(START_BOUNDS) + 1)

@@ -2,18 +2,8 @@ import os
 
 import pytest
 
-from drumd.wire.scoreboard import (
-    COUNTERS,
-    DURATION_BOUNDS,
-    NO_COUNTS,
-    Cell,
-    Record,
-    Scoreboard,
-    ScoreboardError,
-    add_counters,
-    counters,
-    duration_cell,
-)
+from drumd.wire.records import COUNTERS, NO_COUNTS, Record, add_counters, counters, read_record
+from drumd.wire.scoreboard import DURATION_BOUNDS, Cell, Scoreboard, ScoreboardError, duration_cell
 
 
 def test_what_one_side_writes_the_other_reads() -> None:
@@ -23,9 +13,9 @@ def test_what_one_side_writes_the_other_reads() -> None:
     assert theirs.leases == 3
     theirs.cells[theirs.base(2) + Cell.STARTED] = 5
     theirs.cells[theirs.base(2) + Cell.FINISHED] = 3
-    assert ours.read(2) == Record(started=5, finished=3)
-    assert ours.read(2).in_flight == 2
-    assert ours.read(1) == Record()
+    assert read_record(ours, 2) == Record(started=5, finished=3)
+    assert read_record(ours, 2).in_flight == 2
+    assert read_record(ours, 1) == Record()
 
 
 def test_each_cell_has_its_field() -> None:
@@ -34,7 +24,7 @@ def test_each_cell_has_its_field() -> None:
     base = board.base(0)
     for cell in Cell:
         board.cells[base + cell] = 100 + cell
-    record = board.read(0)
+    record = read_record(board, 0)
     for cell in Cell:
         if cell is not Cell.DURATIONS:
             assert getattr(record, cell.name.lower()) == 100 + cell
@@ -49,8 +39,8 @@ def test_clearing_one_record_leaves_the_others() -> None:
         board.cells[board.base(lease) + Cell.PID] = 1
         board.cells[board.base(lease) + Cell.DURATIONS + len(DURATION_BOUNDS)] = 1
     board.clear(1)
-    assert [board.read(lease).pid for lease in range(3)] == [1, 0, 1]
-    assert [board.read(lease).durations[-1] for lease in range(3)] == [1, 0, 1]
+    assert [read_record(board, lease).pid for lease in range(3)] == [1, 0, 1]
+    assert [read_record(board, lease).durations[-1] for lease in range(3)] == [1, 0, 1]
 
 
 def test_another_layout_is_refused() -> None:
@@ -66,7 +56,7 @@ def test_a_lease_beyond_the_end_is_refused() -> None:
     board = Scoreboard.create(2)
     for lease in (-1, 2):
         with pytest.raises(ScoreboardError, match="cannot use lease"):
-            board.read(lease)
+            read_record(board, lease)
 
 
 def test_a_closed_scoreboard_says_so() -> None:
@@ -75,7 +65,7 @@ def test_a_closed_scoreboard_says_so() -> None:
     board.close()
     board.close()
     with pytest.raises(ScoreboardError, match="it is closed"):
-        board.read(0)
+        read_record(board, 0)
 
 
 def test_durations_fall_into_prometheus_buckets() -> None:

@@ -21,6 +21,7 @@ from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.hands import Hands
+from drumd.wire.records import read_record
 from drumd.wire.scoreboard import Scoreboard
 
 
@@ -104,7 +105,7 @@ def _worker_document(
         "reason": worker.reason,
     }
     if handle is not None:
-        record = board.read(handle.lease)
+        record = read_record(board, handle.lease)
         document |= {
             "pid": handle.pid,
             "lease": handle.lease,
@@ -135,7 +136,7 @@ def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
             pid=handle.pid,
             state=worker.state.value,
             stalled=worker.stalled,
-            record=board.read(handle.lease),
+            record=read_record(board, handle.lease),
         )
         for worker in pool.workers.values()
         if (handle := hands.crew.handles.get(worker.attempt)) is not None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from drumd.wire.scoreboard import Record
+from drumd.wire.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

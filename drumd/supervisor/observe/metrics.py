@@ -21,7 +21,8 @@ from prometheus_client.registry import Collector
 from drumd.supervisor.core.model import Cause, PoolState, SlotState, WorkerState
 from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
-from drumd.wire.scoreboard import COUNTERS, DURATION_BOUNDS, add_counters
+from drumd.wire.records import COUNTERS, add_counters
+from drumd.wire.scoreboard import DURATION_BOUNDS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -24,6 +24,7 @@ from drumd.supervisor.processes.pipes import Line, LinePipe
 from drumd.supervisor.processes.status import ExitStatus, signal_name
 from drumd.wire import messages
 from drumd.wire.messages import MessageError, WorkerMessage
+from drumd.wire.records import read_record
 
 STACKS_QUIET = 0.2
 """Seconds after its first line in which the rest of a stack dump comes."""
@@ -139,7 +140,7 @@ class Care:
         self._tell_stacks(handle)
         if not handle.explained:
             self._quote(handle)
-        record = self._around.board.read(handle.lease)
+        record = read_record(self._around.board, handle.lease)
         self._crew.tally.fold(record)
         self._crew.last_words = list(handle.last_lines)
         del self._crew.handles[handle.attempt]

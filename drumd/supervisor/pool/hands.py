@@ -23,6 +23,7 @@ from drumd.supervisor.sockets.binding import Listeners
 from drumd.supervisor.sockets.errors import ListenError
 from drumd.wire import messages
 from drumd.wire.messages import MAX_LISTENERS
+from drumd.wire.records import read_record
 from drumd.wire.spec import STACKS_SIGNAL
 
 
@@ -226,7 +227,7 @@ class Hands:
         return events
 
     def _judge(self, handle: Handle, worker: Worker, now: float, awake: float) -> Event | None:
-        record = self._around.board.read(handle.lease)
+        record = read_record(self._around.board, handle.lease)
         if handle.pulse is None:
             # It has just become ready: its lateness counts from here.
             handle.pulse = Pulse(record.beat_ns, awake)

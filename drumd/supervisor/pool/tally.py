@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 
 from drumd.supervisor.observe.snapshot import START_BOUNDS
-from drumd.wire.scoreboard import NO_COUNTS, Record, add_counters
+from drumd.wire.records import NO_COUNTS, Record, add_counters
 
 
 class Tally:
