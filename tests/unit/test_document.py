@@ -40,7 +40,7 @@ def test_documents_are_equal_within_their_kind() -> None:
 
 
 def test_documents_do_not_change() -> None:
-    """A document's fields cannot be set, and it shows those of documents within it as plain data."""
+    """A document's fields cannot be set; it shows documents within it as plain data."""
     small = Small(name="a")
     with pytest.raises(AttributeError, match="cannot set name of a Small"):
         small.name = "b"  # type: ignore[misc]
