@@ -31,7 +31,7 @@ class MetricFiles:
         for place in _places(environ):
             _clear_stale(place)
             try:
-                home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+                home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
             except OSError:
                 continue
             return cls(home, _locked(home))
