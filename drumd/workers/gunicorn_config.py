@@ -2,7 +2,6 @@
 
 import logging
 import math
-from difflib import get_close_matches
 from typing import Any
 
 from drumd.wire.messages import Interface
@@ -128,6 +127,8 @@ def _check_tls(cfg: Any) -> None:
 
 def _set(cfg: Any, name: str, value: Any) -> None:
     if name not in cfg.settings:
+        from difflib import get_close_matches  # noqa: PLC0415 - only a worker that fails pays
+
         close = get_close_matches(name, cfg.settings, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise OptionError(f"cannot use gunicorn's option {name!r}: there is none{hint}")

@@ -3,9 +3,8 @@
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from drumd.wire.messages import Interface
 from drumd.workers.meter import Meter
@@ -37,8 +36,7 @@ class NoHeartbeatFile:
         """Leave the fd to its owner."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoundName:
+class BoundName(NamedTuple):
     """Stands in for a listener that may be closed before its last connection is served.
 
     gunicorn asks it for nothing but its name, for each request; a closed socket has none, and the
@@ -52,8 +50,7 @@ class BoundName:
         return self.name
 
 
-@dataclass(slots=True)
-class PlacedApp:
+class PlacedApp(NamedTuple):
     """What gunicorn takes for an application: it asks for the callable when it would load it."""
 
     place: Place
