@@ -139,8 +139,11 @@ def test_sync_worker_is_busy(serve: Serve) -> None:
     with in_background([(served.web, "/block/gate")]) as (answer,):
         stalled = served.wait_for("worker.stalled")
         assert "busy with requests" in stalled["reason"]
+        (busy,) = served.workers()
+        assert busy["oldest"] > 0
         served.open("gate")
         assert answer.result().body == str(worker)
+    assert served.workers()[0]["oldest"] is None
     served.wait_for("worker.recovered")
     assert not served.events("worker.hung", "worker.exited")
     with served.web.connect() as visitor:

@@ -111,10 +111,16 @@ def _worker_document(
             "lease": handle.lease,
             "requests": record.finished,
             "in_flight": record.in_flight,
+            "oldest": _age(record.oldest_ns),
             "connections": record.connections,
             "memory": resident_memory(handle.pid),
         }
     return document
+
+
+def _age(begun_ns: int) -> float | None:
+    """Return for how many seconds the oldest request has been in flight; None without one."""
+    return round(max(0.0, time.monotonic() - begun_ns / 1e9), 3) if begun_ns else None
 
 
 def _slot_document(slot: Slot) -> dict[str, Any]:
