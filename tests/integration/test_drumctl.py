@@ -4,9 +4,12 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,31 @@ def no_daemon(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]
         )
 
     return ctl
+
+
+@contextmanager
+def answering(path: Path, *answers: bytes) -> Iterator[str]:
+    """A server on a socket that gives each connection the next of `answers`, whatever it asks."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield str(path)
+        thread.join(30)
+        assert not thread.is_alive(), "not every answer was asked for"
+
+
+def as_http(document: object, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\n\r\n{json.dumps(document)}".encode()
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -468,6 +496,16 @@ def test_progress_is_one_line_that_is_written_over(daemon: Daemon) -> None:
     assert outcome == "restart web: done, 2 of 2 done"
     assert any("[░░░░" in line for line in shown)
     assert "\n" not in "".join(shown)
+
+
+def test_what_waits_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An operation that waits in the queue is shown as queued, and not twice so."""
+    queued = {"id": "web-1", "kind": "restart", "pool": "web", "progress": [0, 0], "reading": "1"}
+    queued |= {"state": "queued", "reason": "queued", "final": False}
+    done = queued | {"state": "done", "reason": "1 of 1 restarted", "final": True}
+    with answering(tmp_path / "it.sock", *map(as_http, (queued, done))) as path:
+        assert main(["--socket", path, "restart", "web"]) == ControlExit.OK
+    assert capsys.readouterr().err == "restart web: queued\n"
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -96,10 +96,11 @@ def title(operation: dict[str, Any]) -> str:
 def _progress(operation: dict[str, Any], terminal: Terminal) -> str:
     done, total = operation["progress"]
     count = f"{done}/{total} " if total else ""
-    return (
-        f"{title(operation)} {terminal.bar(done, total)}{count}"
-        f"{operation['state']}: {escape(operation['reason'])}"
-    )
+    head = f"{title(operation)} {terminal.bar(done, total)}{count}"
+    state, reason = operation["state"], operation["reason"]
+    if reason == state:  # it waits, and there is no more to say
+        return f"{head.rstrip()}: {state}"
+    return f"{head}{state}: {escape(reason)}"
 
 
 @contextlib.contextmanager
