@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from drumd.exitcodes import ControlExit
+from drumd.supervisor.cli import drumd
 from drumd.supervisor.cli.commands import COMMANDS
 from drumd.supervisor.cli.drumctl import main
 from tests.waiting import wait_until
@@ -506,6 +507,23 @@ def test_what_waits_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with answering(tmp_path / "it.sock", *map(as_http, (queued, done))) as path:
         assert main(["--socket", path, "restart", "web"]) == ControlExit.OK
     assert capsys.readouterr().err == "restart web: queued\n"
+
+
+@pytest.mark.parametrize("program", ["drumctl", "drumd"])
+def test_help_fits_80_columns(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal of 80 columns no help has a wider line, and every example stays whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run, commands = {"drumctl": (main, [*COMMANDS]), "drumd": (drumd.main, [*drumd.COMMANDS])}[
+        program
+    ]
+    for command in ("", *commands):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            run([*filter(None, [command]), "--help"])
+        out = capsys.readouterr().out
+        assert f"\nexample:\n  {program} " in out
+        assert [line for line in out.splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -1,6 +1,7 @@
 """Command lines: argparse with messages that say what to write instead."""
 
 import argparse
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
             usage=usage,
             description=description,
             epilog=f"example:\n{_indented(example)}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             # An abbreviation that works today is ambiguous after the next flag is added.
             allow_abbrev=False,
         )
@@ -41,6 +42,22 @@ class Parser(argparse.ArgumentParser):
             what = "unknown flag" if word.startswith("-") else "unexpected argument"
             self.error(f"{what} {word!r}{meant(word, flags)}")
         return known
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Wraps prose to the terminal, as options are; lists (indented) and their heads stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap  # noqa: PLC0415 - only help pays for it
+
+        def fixed(line: str) -> bool:
+            return not line or line.startswith(" ") or line.endswith(":")
+
+        filled: list[str] = []
+        for keep, group in itertools.groupby(text.splitlines(), fixed):
+            lines = list(group)
+            filled += lines if keep else textwrap.wrap(" ".join(lines), width)
+        return "\n".join(f"{indent}{line}" for line in filled)
 
 
 def meant(word: str, known: Iterable[str]) -> str:
