@@ -1,5 +1,6 @@
 """Rules that look at more than one key, or at the machine."""
 
+import grp
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ def errors(settings: Settings) -> Iterator[Finding]:
             message="there is no pool, so there is nothing to serve",
             suggestion='write [pools.web] with app = "main:app", or use: drumd serve main:app',
         )
+    yield from _unknown_group(settings.supervisor.admin_group)
     for name, pool in settings.pools.items():
         path = ("pools", name)
         if not Path(pool.app_dir).is_dir():
@@ -54,6 +56,21 @@ def errors(settings: Settings) -> Iterator[Finding]:
             )
         yield from _order(path, pool)
     yield from _shared_binds(settings)
+
+
+def _unknown_group(group: str | None) -> Iterator[Finding]:
+    """Yield the admin group where this machine does not know it."""
+    if group is None:
+        return
+    try:
+        grp.getgrnam(group)
+    except (KeyError, ValueError):  # the latter for what can be no name, such as a NUL in it
+        yield Finding(
+            path=("supervisor", "admin_group"),
+            value=group,
+            message=f"cannot find group {group!r}",
+            suggestion="name one that `getent group` lists",
+        )
 
 
 def _order(path: KeyPath, pool: PoolSettings) -> Iterator[Finding]:

@@ -1,3 +1,4 @@
+import grp
 import tempfile
 import traceback
 from pathlib import Path
@@ -214,6 +215,37 @@ def test_a_config_without_a_pool_is_refused(here: Path) -> None:
     (problem,) = problems(here, "")
     assert (problem.key, problem.value) == ("pools", ABSENT)
     assert "[pools.web]" in problem.suggestion
+
+
+def test_without_a_file_a_missing_pool_points_to_both_ways() -> None:
+    """Where no file was read, the problem says so, and names --config and `drumd serve`."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load({}, {}, None)
+    (problem,) = caught.value.problems
+    assert problem.suggestion == (
+        "there is no drumd.toml here: name one with --config, "
+        "or serve one app without a file: drumd serve main:app"
+    )
+
+
+@pytest.mark.parametrize("group", ["no-such-group", "nul\0in it"])
+def test_an_unknown_admin_group_is_refused(here: Path, group: str) -> None:
+    """A group that the machine does not know is a problem of the config, whoever named it."""
+    (by_file,) = problems(here, f"{WEB}[supervisor]\nadmin_group = {to_toml(group)}\n")
+    (by_flag,) = problems(here, WEB, flags={"supervisor.admin_group": group})
+    assert (by_file.origin, by_flag.origin) == ("drumd.toml:4", "flag --admin-group")
+    for problem in (by_file, by_flag):
+        assert problem.key == "supervisor.admin_group"
+        assert problem.message == f"cannot find group {group!r}"
+        assert "getent group" in problem.suggestion
+
+
+def test_a_known_admin_group_is_taken(here: Path) -> None:
+    """A group that the machine knows is no problem."""
+    group = grp.getgrall()[0].gr_name
+    (here / "drumd.toml").write_text(WEB)
+    loaded = load({"supervisor.admin_group": group}, {}, "drumd.toml")
+    assert loaded.settings.supervisor.admin_group == group
 
 
 @pytest.mark.parametrize("toml", ["pools = 5", "[pools]\nweb = 5", "supervisor = []\n" + WEB])
