@@ -50,7 +50,8 @@ def errors(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 path=(*path, "gunicorn", "worker_class"),
                 value=pool.gunicorn["worker_class"],
-                message="needs a pool that is gunicorn's for certain",
+                message='cannot be used with runtime "auto", which is settled only when the app '
+                "is loaded",
                 suggestion=f'set runtime = "gunicorn" in [pools.{name}]',
                 with_paths=((*path, "runtime"),),
             )

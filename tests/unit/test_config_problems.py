@@ -381,4 +381,7 @@ def test_a_worker_class_needs_gunicorn_for_certain(here: Path) -> None:
     """A worker class beside runtime auto is refused, with the line to write."""
     (problem,) = problems(here, WEB + '[pools.web.gunicorn]\nworker_class = "gevent"\n')
     assert problem.key == "pools.web.gunicorn.worker_class"
+    assert problem.message == (
+        'cannot be used with runtime "auto", which is settled only when the app is loaded'
+    )
     assert problem.suggestion == 'set runtime = "gunicorn" in [pools.web]'
