@@ -67,7 +67,7 @@ def load(
     settings, findings = _check_options(settings)
     origins = {".".join(path): _origin_of(layers, path) for path in _leaves(settings)}
     wrong = {problem.key for problem in problems} | _unsaid_binds(settings, layers)
-    found = [*findings, *errors(settings)]
+    found = [*findings, *errors(settings, from_file=bool(file))]
     problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
     if problems:
         raise ConfigInvalid(problems)

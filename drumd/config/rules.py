@@ -27,13 +27,16 @@ class Finding:
     """Further keys that it rests on."""
 
 
-def errors(settings: Settings) -> Iterator[Finding]:
-    """Yield what cannot work."""
+def errors(settings: Settings, *, from_file: bool) -> Iterator[Finding]:
+    """Yield what cannot work. `from_file` tells whether a config file was read."""
     if not settings.pools:
         yield Finding(
             path=("pools",),
             message="there is no pool, so there is nothing to serve",
-            suggestion='write [pools.web] with app = "main:app", or use: drumd serve main:app',
+            suggestion='write [pools.web] with app = "main:app", or use: drumd serve main:app'
+            if from_file
+            else "there is no drumd.toml here: name one with --config, "
+            "or serve one app without a file: drumd serve main:app",
         )
     yield from _unknown_group(settings.supervisor.admin_group)
     for name, pool in settings.pools.items():
