@@ -100,6 +100,19 @@ def test_levels_follow_the_event_and_filter() -> None:
     ]
 
 
+def test_an_end_that_nobody_asked_for_is_an_error() -> None:
+    """The daemon's end is information with exit code 0, an error with any other."""
+    said = _json_lines("""
+        logs = Logs()
+        for event in (Happened.DAEMON_STOPPING, Happened.DAEMON_STOPPED):
+            for extra in ({}, {"exit": 0}, {"exit": 4}):
+                fact(logs, event, "x", extra=extra)
+        fact(logs, Happened.DAEMON_NOTICE, "x", extra={"exit": 4})
+        logs.close()
+    """)
+    assert [entry["level"] for entry in said] == ["info", "info", "error"] * 2 + ["info"]
+
+
 def test_worker_json_is_nested_and_cannot_forge_an_event() -> None:
     """A worker's JSON object keeps its fields below a key of its own; anything else is a line."""
     said = _json_lines("""

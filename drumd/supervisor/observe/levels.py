@@ -20,10 +20,14 @@ _LEVELS = {
 """Events that are not `info`."""
 _EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN})
 """Values of a `worker.exited` fact's `cause` with which it is no warning."""
+_ENDINGS = frozenset({Happened.DAEMON_STOPPING, Happened.DAEMON_STOPPED})
+"""Events whose `exit`, where it is there and not 0, tells that nobody asked for the end."""
 
 
 def level_of(entry: Entry) -> str:
     """Return the log level of an entry's event."""
     if entry.fact.event is Happened.WORKER_EXITED:
         return "info" if entry.fact.extra.get("cause") in _EXPECTED_CAUSES else "warning"
+    if entry.fact.event in _ENDINGS:
+        return "error" if entry.fact.extra.get("exit", 0) else "info"
     return _LEVELS.get(entry.fact.event, "info")
