@@ -155,7 +155,7 @@ def test_terminal_gets_text_with_control_characters_escaped() -> None:
         'warning slot.backoff        exited with 3 pool=web slot=1 exit=3 note="two words"'
     )
     assert rest[:2] == ["    Traceback:", "      boom"]
-    assert "web/0[4711]" in rest[2]
+    assert rest[2].split(" ", 1)[1].startswith("stderr  web/0[4711] ")
     assert r"\x1b]0;title\x07 \x1b[2J text" in rest[2]
 
 

@@ -63,10 +63,9 @@ class ConsoleRenderer:
         return "\n".join(lines)
 
     def _worker_line(self, event: MutableMapping[str, Any]) -> str:
-        stream = "out" if event["stream"] == "stdout" else "err"
         who = f"{event['pool']}/{event['slot']}[{event['pid']}]"
         end = " …" if event.get("cut") else ""
-        head = self._paint(_DIM, f"{stream:<7} {who:<{_EVENT_WIDTH}}")
+        head = self._paint(_DIM, f"{event['stream']:<7} {who:<{_EVENT_WIDTH}}")
         return f"{head} {escape(event['line'])}{end}"
 
     def _paint(self, colour: str, text: str) -> str:
