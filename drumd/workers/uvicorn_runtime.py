@@ -23,7 +23,7 @@ from drumd.workers.runtime import AppError, Place, Runtime
 from drumd.workers.uvicorn_config import WorkerConfig
 from drumd.workers.uvicorn_drain import empty
 from drumd.workers.uvicorn_listeners import Listeners
-from drumd.workers.uvicorn_protocols import Instruments
+from drumd.workers.uvicorn_protocols import Instruments, WatchedProtocol
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -160,6 +160,10 @@ class WorkerServer(Server):
         while True:
             meter.beat()
             meter.connections(len(self.server_state.connections))
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, WatchedProtocol):
+                    connection.close_if_idle(now)
             if second != (second := int(time.time())):
                 await self.on_tick(0)  # the Date header, and the app's `callback_notify`
             await asyncio.sleep(self._place.spec.beat_interval)

@@ -54,6 +54,36 @@ def finished(worker: HostedWorker, count: int) -> Record:
     return record
 
 
+# --- keeping --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_an_idle_connection_is_closed_in_time(host: WorkerHost, options: Options) -> None:
+    """A kept connection is closed once it was idle for keepalive seconds, a busy one is not."""
+    listener = host.listen()
+    worker = serve(host, listener, options, keepalive=1.0)
+    with Connection(listener) as idle, Connection(listener) as busy:
+        assert idle.ask().body == busy.ask().body
+        busy.send("/wait")
+        wait_until(lambda: worker.record.in_flight == 1, what="the request")
+        wait_until(idle.is_closed, what="the end of the idle connection")
+        assert worker.record.in_flight == 1  # its end would have ended the request
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_connection_that_goes_on_asking_stays(host: WorkerHost, options: Options) -> None:
+    """Each request begins the time of keepalive anew."""
+    listener = host.listen()
+    serve(host, listener, options, keepalive=1.0)
+    began = time.monotonic()
+    with Connection(listener) as connection:
+        asked = 0
+        while time.monotonic() < began + 2.5:
+            assert connection.ask().body
+            asked += 1
+    assert asked > 2
+
+
 # --- accepting ------------------------------------------------------------------------------------
 
 
