@@ -156,7 +156,8 @@ class Daemon:
                 await self._clear_away()
                 await asyncio.wait({serving})
                 await self._server.stop()
-        self._announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=ended.reason))
+        extra = {"exit": int(ended.code)}
+        self._announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=ended.reason, extra=extra))
         return ended
 
     def last_words(self) -> list[str]:

@@ -154,7 +154,8 @@ class Owner:
         else:
             at_once = True
             text = f"{reason} while it stopped: at once"
-        self._audience.tell(Fact(event=Happened.DAEMON_STOPPING, reason=text))
+        extra = {"exit": int(self.ended.code)}
+        self._audience.tell(Fact(event=Happened.DAEMON_STOPPING, reason=text, extra=extra))
         for name in self.pools:
             self._take(name, ShutdownRequested(reason=f"drumd stops: {text}", at_once=at_once))
 

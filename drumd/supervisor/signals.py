@@ -64,6 +64,7 @@ class SignalDesk:
         self._announcer = announcer
         self._reload: asyncio.Task[None] | None = None
         self._had_terminal = _has_terminal()
+        self._hung_up = False
 
     def take(self, number: signal.Signals) -> None:
         """Act on a signal."""
@@ -73,7 +74,10 @@ class SignalDesk:
             case signal.SIGQUIT:
                 self._owner.stop(f"got {number.name}", at_once=True)
             case signal.SIGHUP if self._had_terminal and not _has_terminal():
-                self._owner.stop("the terminal was closed")
+                # Shell and kernel both send one; nobody meant the second as "at once".
+                if not self._hung_up:
+                    self._hung_up = True
+                    self._owner.stop("the terminal was closed")
             case signal.SIGHUP:
                 self._begin_reload()
             case signal.SIGTTIN:

@@ -140,3 +140,31 @@ async def test_another_users_socket_stays_shared() -> None:
     assert "cannot give each slot a socket of its own" in listeners.notes[0]
     listeners.steer({1})
     listeners.close()
+
+
+OWN = """
+import asyncio, os, socket
+from drumd.supervisor.sockets.binding import Listeners
+from drumd.supervisor.sockets.errors import ListenError
+from drumd.supervisor.sockets.inherited import Inherited
+from drumd.wire.address import parse_address
+
+async def main():
+    inherited = Inherited.from_environment(os.environ)
+    own = socket.create_server(("127.0.0.1", 0))
+    try:
+        bind = parse_address(f"fd://{own.fileno()}")
+        Listeners.open(asyncio.get_running_loop(), [bind], backlog=1, inherited=inherited)
+    except ListenError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_socket_of_our_own_is_not_taken_for_a_passed_one() -> None:
+    """`fd://N` means an fd that drumd was started with, not one that it opened since."""
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "is no stream socket of this process; pass one" in done.stdout, done.stderr

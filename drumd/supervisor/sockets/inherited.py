@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
+from pathlib import Path
 
 from drumd.supervisor.sockets.errors import ListenError
 from drumd.wire.address import Address, InheritedAddress, TcpAddress, UnixAddress
@@ -15,8 +16,12 @@ FIRST_FD = 3
 class Inherited:
     """The sockets passed to this process; each can be taken once."""
 
-    def __init__(self, named: list[tuple[str, socket.socket]]) -> None:
+    def __init__(
+        self, named: list[tuple[str, socket.socket]], passed: frozenset[int] | None = None
+    ) -> None:
+        """Hold `named`; `passed` are the fds that came with the exec, None where all may be."""
         self._named = named
+        self._passed = passed
 
     @classmethod
     def none(cls) -> "Inherited":
@@ -30,17 +35,18 @@ class Inherited:
         Does nothing when LISTEN_PID names another process. Anything passed that is no stream
         socket (a fifo, a datagram socket) is left alone.
         """
+        passed = _inheritable_fds()
         pid = environ.pop("LISTEN_PID", "")
         count = environ.pop("LISTEN_FDS", "")
         names = environ.pop("LISTEN_FDNAMES", "").split(":")
         if pid != str(os.getpid()) or not count.isdigit():
-            return cls.none()
+            return cls([], passed)
         named = []
         for offset in range(int(count)):
             sock = _stream_socket(FIRST_FD + offset)
             if sock is not None:
                 named.append((names[offset] if offset < len(names) else "unknown", sock))
-        return cls(named)
+        return cls(named, passed)
 
     def take(self, address: InheritedAddress) -> list[socket.socket]:
         """Hand out the sockets of that name or the one of that number; raise `ListenError`."""
@@ -76,7 +82,9 @@ class Inherited:
             if sock.fileno() == number:
                 self._forget([sock])
                 return sock
-        sock_or_none = _stream_socket(number) if number >= FIRST_FD else None
+        # An fd that drumd opened itself may have that number, such as its admin socket.
+        ours = number < FIRST_FD or (self._passed is not None and number not in self._passed)
+        sock_or_none = None if ours else _stream_socket(number)
         if sock_or_none is None:
             raise ListenError(
                 f"cannot listen on {address}: fd {number} is no stream socket of this process; "
@@ -86,6 +94,16 @@ class Inherited:
 
     def _forget(self, taken: list[socket.socket]) -> None:
         self._named = [(name, sock) for name, sock in self._named if sock not in taken]
+
+
+def _inheritable_fds() -> frozenset[int]:
+    """Return the open fds without close-on-exec: Python opens none such by itself (PEP 446)."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the listing's own
+            if os.get_inheritable(int(entry.name)):
+                found.add(int(entry.name))
+    return frozenset(found)
 
 
 def _stream_socket(fd: int) -> socket.socket | None:
