@@ -200,6 +200,29 @@ def test_a_stuck_daemon_is_4(tmp_path: Path) -> None:
     assert server.wait(30) == 0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<h1>Hello</h1>\n",
+        b'HTTP/1.1 200 OK\r\n\r\n{"hello": "world"}',
+        b"HTTP/1.1 200 OK\r\n\r\n[1, 2]",
+        b'HTTP/1.1 404 Not Found\r\n\r\n{"detail": "Not Found"}',
+        b"220 mail.example.org ESMTP\r\n",
+    ],
+)
+@pytest.mark.parametrize("arguments", [["status"], ["restart", "web"]])
+def test_a_socket_of_something_else_is_4(
+    answer: bytes, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What answers but is no drumd is exit code 4, and the message says where drumd's socket is."""
+    with answering(tmp_path / "app.sock", answer) as path:
+        assert main(["--socket", path, *arguments]) == ControlExit.UNKNOWN
+    assert capsys.readouterr().err == (
+        f"drumctl: cannot understand what answers on {path}: it is not drumd's admin socket; "
+        "drumd names its own in its log and in the first line of `drumctl status`\n"
+    )
+
+
 def test_two_daemons_are_both_reachable(daemon: Daemon) -> None:
     """Of several daemons of a user none is guessed: they are listed, and each is reachable."""
     second = Daemon(daemon.directory)

@@ -23,6 +23,8 @@ _TIMEOUT = 10.0
 _OK = range(200, 300)
 _USAGE_STATUSES = frozenset({400, 404, 405})
 _INTERNAL = 500
+_MARKS = {"status": "pools", "pools": "reading", "operations": "reading"}
+"""By the first part of a path: a key that drumd's document there has, and others' hardly have."""
 
 
 class ControlError(Exception):
@@ -43,7 +45,7 @@ class Client:
 
     def get(self, path: str, *, patience: float = 0.0, **query: Any) -> Any:
         """Return the document at `path`. `patience`: seconds that the daemon may take longer."""
-        return json.loads(self.text(path, patience=patience, **query))
+        return self._document(path, self.text(path, patience=patience, **query))
 
     def text(self, path: str, *, patience: float = 0.0, **query: Any) -> bytes:
         """Return what is at `path`, as it is."""
@@ -61,7 +63,7 @@ class Client:
 
     def lines(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Ask for a stream now; return its documents as they come, until the daemon ends it."""
-        return _documents(self._request("GET", path, query=query, timeout=None))
+        return self._documents(self._request("GET", path, query=query, timeout=None))
 
     def daemon_pid(self) -> int:
         """Return the pid of the daemon, 0 where it is in another pid namespace."""
@@ -70,7 +72,25 @@ class Client:
 
     def _change(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         with self._request(method, path, body=body, timeout=_TIMEOUT) as answer:
-            return json.loads(self._body(answer))
+            return self._document(path, self._body(answer))
+
+    def _document(self, path: str, body: bytes) -> Any:
+        """Read the document that `path` answers with; raise if drumd would not answer so."""
+        try:
+            document = json.loads(body)
+        except ValueError as error:
+            raise _foreign(self.path) from error
+        needed = _MARKS.get(path.split("/")[1])
+        if not isinstance(document, dict) or (needed and needed not in document):
+            raise _foreign(self.path)
+        return document
+
+    def _documents(self, answer: BinaryIO) -> Iterator[dict[str, Any]]:
+        # A daemon that dies while it writes ends the stream in the middle of a line.
+        with answer, contextlib.suppress(ConnectionError):
+            for line in answer:
+                if line.endswith(b"\n"):
+                    yield self._document("/events", line)
 
     def _request(
         self,
@@ -99,8 +119,22 @@ class Client:
             connection.close()
         if status not in _OK:
             with answer:
-                raise _refusal(status, self._body(answer))
+                raise self._refusal(status, self._body(answer))
         return answer
+
+    def _refusal(self, status: int, body: bytes) -> ControlError:
+        try:
+            document = json.loads(body)
+            text, known = str(document["error"]), tuple(map(str, document["known"]))
+        except (ValueError, KeyError, TypeError):
+            if status < _INTERNAL:
+                return _foreign(self.path)  # drumd's refusals all have both
+            text, known = f"cannot have an answer: HTTP status {status}", ()
+        if status in _USAGE_STATUSES:
+            return ControlError(text, ControlExit.USAGE, known)
+        return ControlError(
+            text, ControlExit.UNKNOWN if status >= _INTERNAL else ControlExit.DEGRADED, known
+        )
 
     def _connect(self, timeout: float | None) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -120,12 +154,16 @@ class Client:
         return connection
 
     def _status(self, answer: BinaryIO) -> int:
-        words = answer.readline().split()
-        if len(words) < 2 or not words[0].startswith(b"HTTP/"):  # noqa: PLR2004 - version, status
+        first = answer.readline()
+        if not first:
             raise self._lost("no HTTP answer")
+        version, _, rest = first.partition(b" ")
+        status = rest[:3]
+        if not (version.startswith(b"HTTP/") and status.isdigit()):
+            raise _foreign(self.path)
         while answer.readline().strip():
             pass  # no header matters
-        return int(words[1])
+        return int(status)
 
     def _body(self, answer: BinaryIO) -> bytes:
         try:
@@ -137,14 +175,6 @@ class Client:
         return ControlError(
             f"cannot have an answer from the drumd on {self.path}: {why}", ControlExit.UNKNOWN
         )
-
-
-def _documents(answer: BinaryIO) -> Iterator[dict[str, Any]]:
-    # A daemon that dies while it writes ends the stream in the middle of a line.
-    with answer, contextlib.suppress(ConnectionError):
-        for line in answer:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
 
 
 def find(explicit: str | None, environ: Mapping[str, str]) -> Client:
@@ -189,16 +219,11 @@ def denied(path: Path) -> ControlError:
     )
 
 
-def _refusal(status: int, body: bytes) -> ControlError:
-    try:
-        document = json.loads(body)
-        text, known = str(document["error"]), tuple(map(str, document["known"]))
-    except (ValueError, KeyError, TypeError):
-        text, known = f"cannot have an answer: HTTP status {status}", ()
-    if status in _USAGE_STATUSES:
-        return ControlError(text, ControlExit.USAGE, known)
+def _foreign(path: Path) -> ControlError:
     return ControlError(
-        text, ControlExit.UNKNOWN if status >= _INTERNAL else ControlExit.DEGRADED, known
+        f"cannot understand what answers on {path}: it is not drumd's admin socket; drumd names "
+        "its own in its log and in the first line of `drumctl status`",
+        ControlExit.UNKNOWN,
     )
 
 
