@@ -17,7 +17,10 @@ from urllib.parse import quote, urlencode
 from drumd.exitcodes import ControlExit
 from drumd.supervisor.admin.paths import SOCKET_VARIABLE, discover, peer_pid, places
 
-HOW_TO_START = "start one with `drumd serve MODULE:APP`, or name its socket with --socket PATH"
+HOW_TO_START = (
+    "start one with `drumd serve MODULE:APP`, or name its socket with --socket PATH; "
+    "if it is a service: `systemctl status drumd`"
+)
 _TIMEOUT = 10.0
 """Seconds for an answer that the daemon gives at once."""
 _OK = range(200, 300)
@@ -38,10 +41,14 @@ class ControlError(Exception):
 
 
 class Client:
-    """Talks to the daemon whose admin socket is at `path`."""
+    """Talks to the daemon whose admin socket is at `path`.
 
-    def __init__(self, path: Path) -> None:
+    `named_by`: the environment variable that the path is from, if it is from one.
+    """
+
+    def __init__(self, path: Path, named_by: str = "") -> None:
         self.path = path
+        self._source = f" (from {named_by})" if named_by else ""
 
     def get(self, path: str, *, patience: float = 0.0, **query: Any) -> Any:
         """Return the document at `path`. `patience`: seconds that the daemon may take longer."""
@@ -147,8 +154,8 @@ class Client:
         except OSError as error:
             connection.close()
             raise ControlError(
-                f"cannot reach drumd: nothing answers on {self.path} ({error.strerror or error}); "
-                f"{HOW_TO_START}",
+                f"cannot reach drumd: nothing answers on {self.path}{self._source}: "
+                f"{error.strerror or error}; {HOW_TO_START}",
                 ControlExit.NOT_RUNNING,
             ) from error
         return connection
@@ -182,9 +189,10 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Client:
 
     Raise `ControlError`: no daemon, several, or none that may be talked to.
     """
-    named = explicit or environ.get(SOCKET_VARIABLE)
-    if named:
-        return Client(Path(named))
+    if explicit:
+        return Client(Path(explicit))
+    if named := environ.get(SOCKET_VARIABLE):
+        return Client(Path(named), SOCKET_VARIABLE)
     found = discover(environ)
     live = [item for item in found if item.answer == "live"]
     if len(live) > 1:

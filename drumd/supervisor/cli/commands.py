@@ -38,6 +38,9 @@ class Command:
     run: Callable[[Call], int]
 
 
+_LAST_EVENTS = frozenset({"daemon.stopping", "daemon.stopped"})
+"""What a daemon that ends in good order says first. They are `Happened`'s; `drumctl` imports little."""
+
 # --- what they do -------------------------------------------------------------------------------
 
 
@@ -96,6 +99,7 @@ def _events(call: Call) -> int:
     render = ConsoleRenderer(colours=call.out.colours, dated=True)
     # One request for both: between two, events could be lost.
     query = {"last": call.given.last, "follow": str(call.given.follow).lower()}
+    ending = False
     for entry in call.client.lines("/events", **query):
         if call.given.json:
             print(json.dumps(entry))
@@ -103,8 +107,15 @@ def _events(call: Call) -> int:
             print(f"… {entry['lost']} older events are no longer kept …")
         else:
             print(render(None, "", {"level": "info", **entry}))
+        ending |= entry.get("event") in _LAST_EVENTS
         if call.given.follow:
             sys.stdout.flush()
+    if call.given.follow and not ending:
+        raise ControlError(
+            "cannot follow events any more: drumd is gone (killed or crashed); see its service's "
+            "log",
+            ControlExit.NOT_RUNNING,
+        )
     return ControlExit.OK
 
 
