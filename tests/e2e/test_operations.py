@@ -172,18 +172,31 @@ def test_restart_of_a_slot_leaves_the_others(serve: Serve) -> None:
     assert [worker["restarts"] for worker in served.workers()] == [0, 1, 0]
 
 
-def test_one_wrong_name_does_not_hide_the_others(serve: Serve) -> None:
-    """Of several restarts a wrong name is told, the others are done; the code is the worst."""
+def test_one_wrong_name_among_several_restarts_nothing(serve: Serve) -> None:
+    """Of several restarts a wrong name is told before any begins: every worker stays."""
     served = serve(web={**UVICORN, "workers": 1}, other=GTHREAD)
     before = served.ready("web") + served.ready("other")
-    done = drumctl(served, "restart", "web", "nope", "other/0")
-    assert done.returncode == ControlExit.USAGE
-    assert "cannot find pool 'nope': the pools are web, other" in done.stderr
-    assert done.stdout.splitlines() == [
-        "restart web: done, 1 of 1 restarted",
-        "restart other/0: done, 1 of 1 restarted",
-    ]
-    assert not set(served.pids("web") + served.pids("other")) & set(before)
+    for wrong, said in (
+        ("nope", "cannot find pool 'nope': the pools are web, other; nothing was restarted"),
+        ("web/9", "cannot find slot web/9: the slots of web are 0 to 0; nothing was restarted"),
+    ):
+        done = drumctl(served, "restart", "web", wrong, "other/0")
+        assert (done.returncode, done.stdout) == (ControlExit.USAGE, "")
+        assert said in done.stderr
+    assert served.pids("web") + served.pids("other") == before
+    assert "operation" not in succeed(served, "events", "-n", "100")
+
+
+def test_a_slot_that_a_queued_scale_brings_may_be_named_with_others(serve: Serve) -> None:
+    """A slot that only a scale in the queue will bring may be restarted, among others."""
+    served = serve(web={**UVICORN, "workers": 1})
+    served.ready()
+    served.steer("sleep:60")
+    running = submit(served.daemon, "restart", "web")
+    served.wait_for("operation.started", operation=running["id"])
+    submit(served.daemon, "scale", "web", "2")
+    said = succeed(served, "restart", "--no-wait", "web/0", "web/1").splitlines()
+    assert [line.split(":")[0] for line in said] == ["restart web/0", "restart web/1"]
 
 
 @runtimes

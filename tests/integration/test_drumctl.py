@@ -368,6 +368,20 @@ def test_of_several_the_worst_outcome_counts(daemon: Daemon) -> None:
     ]
 
 
+def test_of_several_names_none_is_restarted_if_one_is_wrong(daemon: Daemon) -> None:
+    """Wrong names among several are all told, with exit code 2, before anything is restarted."""
+    done = daemon.ctl("restart", "web/0", "wbe", "model/9", "slow")
+    assert (done.returncode, done.stdout) == (ControlExit.USAGE, "")
+    assert done.stderr == (
+        "drumctl: cannot find pool 'wbe': the pools are web, model, slow, broken "
+        "(did you mean 'web'?); nor slot model/9: the slots of model are 0 to 2; "
+        "nothing was restarted\n"
+    )
+    events = daemon.ctl("events").stdout
+    assert "daemon.notice" in events
+    assert "operation" not in events
+
+
 def test_ctrl_c_while_waiting_leaves_the_operation(daemon: Daemon) -> None:
     """Ctrl-C ends the waiting alone, and says how to go on waiting and how to cancel."""
     child = subprocess.Popen(

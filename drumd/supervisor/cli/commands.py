@@ -39,7 +39,7 @@ class Command:
 
 
 _LAST_EVENTS = frozenset({"daemon.stopping", "daemon.stopped"})
-"""What a daemon that ends in good order says first. They are `Happened`'s; `drumctl` imports little."""
+"""What a daemon that ends in good order says first: of `Happened`, but `drumctl` imports little."""
 
 # --- what they do -------------------------------------------------------------------------------
 
@@ -54,8 +54,33 @@ def _status(call: Call) -> int:
 
 
 def _restart(call: Call) -> int:
-    targets = call.given.target or [pool["name"] for pool in call.client.get("/status")["pools"]]
-    return _operate(call, [(*_pool_and_slot(target), "restart") for target in targets])
+    targets = [_pool_and_slot(target) for target in call.given.target]
+    # The daemon itself refuses a single wrong name; of several, none may be restarted before all
+    # are known to be right.
+    if len(targets) != 1:
+        pools = {pool["name"]: pool for pool in call.client.get("/status")["pools"]}
+        wrong = [why for target in targets if (why := _unknown(*target, pools))]
+        if wrong:
+            raise ControlError(
+                f"cannot find {'; nor '.join(wrong)}; nothing was restarted", ControlExit.USAGE
+            )
+        targets = targets or [(name, None) for name in pools]
+    return _operate(call, [(*target, "restart") for target in targets])
+
+
+def _unknown(pool: str, body: dict[str, Any] | None, pools: dict[str, dict[str, Any]]) -> str:
+    """Return why a target cannot be in `pools`, or nothing.
+
+    A slot that is not there may come with an operation that waits: the daemon then decides.
+    """
+    if pool not in pools:
+        return f"pool {pool!r}: the pools are {', '.join(pools)}{meant(pool, pools)}"
+    status = pools[pool]
+    size = max(int(status["size"]), len(status["slots"]))
+    if body is None or body["slot"] < size or status["operation"]:
+        return ""
+    there = f"the slots of {pool} are 0 to {size - 1}" if size else f"{pool} has no slots"
+    return f"slot {pool}/{body['slot']}: {there}"
 
 
 def _stop(call: Call) -> int:
