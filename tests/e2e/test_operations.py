@@ -394,6 +394,21 @@ def test_events_are_followed_live(serve: Serve) -> None:
         read_line(events.stdout, "worker.ready")
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, ControlExit.OK), (signal.SIGKILL, ControlExit.NOT_RUNNING)],
+)
+def test_following_tells_a_stop_from_a_crash(serve: Serve, number: int, code: ControlExit) -> None:
+    """`drumctl events -f` ends with 0 when the daemon stops, and with 3 when it is killed."""
+    served = serve(web=UVICORN)
+    served.ready()
+    with drumctl_running(served.daemon, "events", "-f", "-n", "1") as events:
+        read_line(events.stdout, "daemon.ready|pool.ready")
+        os.kill(served.daemon.pid, number)
+        assert events.wait(60) == code
+    served.wait_exit()
+
+
 def test_events_are_documents_for_programs(serve: Serve) -> None:
     """With `--json` each event is one object with its name, number, time, reason and pid."""
     served = serve(web={**UVICORN, "workers": 1})
