@@ -45,6 +45,8 @@ LEASES = 1024
 MAX_LOOK_INTERVAL = 0.5
 """Seconds between looks at the heartbeats: few wake-ups, and yet a stall shows within 1.5 s."""
 MIN_LOOK_INTERVAL = 0.05
+STRAY_PASSES = 100
+"""Looks for adopted orphans at the end, before giving up on what forks faster than it is killed."""
 
 
 def run_daemon(loaded: Loaded) -> int:
@@ -92,6 +94,7 @@ class Daemon:
         admin_socket, self._no_place = self._claim_admin_socket(stack)
         public = bind_public(self._settings.admin_bind) if self._settings.admin_bind else []
         listeners = self._listen(inherited, stack)
+        self._unused = inherited.close()
         board = Scoreboard.create(LEASES)
         stack.callback(board.close)
         exits = Exits(loop)
@@ -229,7 +232,11 @@ class Daemon:
                     extra={"pid": os.getpid(), "workers": workers, "workers_reason": why},
                 )
             )
-        for text in (*map(str, self._loaded.warnings), self._no_place):
+        unused = [
+            f"a socket was passed as fd://{name}, but no pool binds it; it is closed"
+            for name in self._unused
+        ]
+        for text in (*map(str, self._loaded.warnings), self._no_place, *unused):
             if text:
                 self._notice(text)
 
@@ -242,4 +249,7 @@ class Daemon:
         await asyncio.to_thread(kill_marked, self._instance)
         warden = self._watchman.pid
         known = self._around.exits.watched | ({warden} if warden else set())
-        await asyncio.to_thread(kill_strays, known)
+        for _ in range(STRAY_PASSES):
+            # What a killed one had started itself is a child of ours by the next pass.
+            if not await asyncio.to_thread(kill_strays, known):
+                break

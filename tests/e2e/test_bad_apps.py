@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drumd.exitcodes import DaemonExit
+from tests.e2e.daemon import Daemon, free_port
 from tests.e2e.served import Served, wait_gone, wait_stopped
 from tests.processes import alive
 from tests.waiting import wait_until
@@ -291,3 +293,26 @@ def test_stopped_worker_is_replaced(serve: Serve) -> None:
     exited = served.wait_for("worker.exited")
     assert exited["cause"] == "hung"
     assert int(served.web.get().body) != worker
+
+
+def test_children_without_the_mark_go_at_the_stop(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A child in a session of its own, with a cleaned environment, and its own are gone too."""
+    (tmp_path / "escape.py").write_text(
+        "import subprocess, pathlib\n"
+        "script = f'sleep 3600 & echo $! > {pathlib.Path(__file__).parent}/pid; wait'\n"
+        "subprocess.Popen(['env', '-i', 'PATH=/usr/bin:/bin', 'setsid', 'sh', '-c', script])\n"
+        "async def app(scope, receive, send): raise RuntimeError\n"
+    )
+    started = daemon(
+        "serve", "escape:app", f"--app-dir={tmp_path}", f"--bind=127.0.0.1:{free_port()}"
+    )
+    started.wait_ready(1)
+    noted = tmp_path / "pid"
+    wait_until(lambda: noted.exists() and noted.read_text().strip(), what="the child's pid")
+    child = int(noted.read_text())
+    assert alive(child)
+    started.signal(signal.SIGTERM)
+    assert started.wait() == 0
+    assert not alive(child)

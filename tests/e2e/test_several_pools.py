@@ -1,6 +1,7 @@
 """One daemon with pools of every runtime and worker class, on every kind of address."""
 
 import http.client
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import APPS, Daemon, UnixConnection, free_port
+from tests.e2e.daemon import APPS, CHECKOUT, Daemon, UnixConnection, free_port
 from tests.e2e.served import Served, toml
 from tests.e2e.visitor import in_background
 from tests.needs import needs
@@ -211,3 +212,19 @@ def test_passed_sockets_are_served_and_outlive_drumd(
     assert served.daemon.drumctl("stop").returncode == 0
     with served.web.connect() as visitor:
         visitor.send()  # who comes now waits for the next one that the starter starts
+
+
+def test_a_passed_socket_that_no_pool_binds_is_told(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A socket that was passed for nothing is closed, and the log says so."""
+    started = daemon(
+        "serve",
+        "unruly:asgi",
+        f"--app-dir={APPS}",
+        f"--bind=127.0.0.1:{free_port()}",
+        prefix=[sys.executable, "-c", PASSER, str(free_port()), "named"],
+        environ={**os.environ, "PYTHONPATH": str(CHECKOUT), "STEER": str(tmp_path)},
+    )
+    reason = "a socket was passed as fd://web, but no pool binds it; it is closed"
+    started.wait_for("daemon.notice", reason=reason)

@@ -60,13 +60,12 @@ class Care:
             on_gone=lambda: self._post(LostContact(attempt=handle.attempt)),
             on_malformed=lambda error: self._misunderstood(handle, error),
         )
+        stdout, stderr, stacks = child.detach_pipes()
         handle.pipes = [
-            LinePipe(loop, child.stdout, lambda lines: self._printed(handle, "stdout", lines)),
-            LinePipe(loop, child.stderr, lambda lines: self._printed(handle, "stderr", lines)),
-            LinePipe(loop, child.stacks, lambda lines: self._dumped(handle, lines)),
+            LinePipe(loop, stdout, lambda lines: self._printed(handle, "stdout", lines)),
+            LinePipe(loop, stderr, lambda lines: self._printed(handle, "stderr", lines)),
+            LinePipe(loop, stacks, lambda lines: self._dumped(handle, lines)),
         ]
-        # The readers own them from here on.
-        child.stdout = child.stderr = child.stacks = -1
 
     # --- what it says ---------------------------------------------------------------------------
 
