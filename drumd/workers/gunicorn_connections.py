@@ -109,11 +109,11 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self.idle: set[Connection] = set()
-        """Connections without a request: kept ones, and those that have said nothing yet.
-
-        Who takes one out has it: a thread to serve it, or the main loop to close it.
-        """
+        # Who takes a connection out has it: a thread to serve it, or the main loop to close it.
+        self.kept: set[Connection] = set()
+        """Connections that may ask again."""
+        self.silent: set[Connection] = set()
+        """Connections that have said nothing yet."""
         self._by_fd: dict[int, Connection] = {}
         """All that the epoll knows: an event tells no more than the fd."""
         self._listeners: dict[int, socket.socket] = {}
@@ -131,14 +131,12 @@ class Waiting:
                 if self._over:
                     return None
                 conn = self._by_fd.get(fd)
-                try:
-                    self.idle.remove(conn)  # type: ignore[arg-type]
-                except KeyError:
-                    # A listener, or a connection that the main loop closes now.
-                    if (listener := self._listeners.get(fd)) is not None:
-                        return listener
-                else:
+                if conn is not None and self._take_out(conn):
                     return conn
+                listener = self._listeners.get(fd)
+                if listener is not None:
+                    return listener
+                # Else a connection that the main loop closes now.
 
     def put(self, conn: Connection) -> None:
         """Let a connection wait; raise `OSError` or `ValueError` if it cannot (in a thread)."""
@@ -148,26 +146,27 @@ class Waiting:
             self._epoll.register(fd, select.EPOLLONESHOT)
             self._by_fd[fd] = conn
             conn.watched = True
-        self.idle.add(conn)
+        (self.kept if conn.initialized else self.silent).add(conn)
         try:
             # What was read ahead waits for its turn like all others, so it must be an event, too.
             self._epoll.modify(fd, _AT_ONCE if conn.ahead else _ONCE)
         except OSError:
-            try:
-                self.idle.remove(conn)
-            except KeyError:
-                return  # the main loop took it out just now, and closed it
-            raise
+            if self._take_out(conn):
+                raise
+            # Else the main loop took it out just now, and closed it.
 
     def take_overdue(self, now: float, latest: float) -> list[Connection]:
         """Take out the connections whose time is over; the others stay up to `latest`."""
         overdue = []
-        for conn in tuple(self.idle):
-            conn.timeout = min(conn.timeout, latest)
-            if conn.timeout <= now:
-                with contextlib.suppress(KeyError):  # a thread was quicker
-                    self.idle.remove(conn)
+        for conn in (*self.kept, *self.silent):
+            # Unless needed nothing is written: a thread may have it by now, and give it new time.
+            if latest < conn.timeout:  # noqa: PLR1730 - min() would write each time
+                conn.timeout = latest
+            if conn.timeout <= now and self._take_out(conn):
+                if conn.timeout <= now:
                     overdue.append(conn)
+                else:  # it was served just before it was taken out, and has new time
+                    self.put(conn)
         return overdue
 
     def forget(self, conn: Connection) -> None:
@@ -181,6 +180,14 @@ class Waiting:
             self._by_fd.pop(fd, None)
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
+
+    def _take_out(self, conn: Connection) -> bool:
+        """Return whether it is the caller's now; false when somebody was quicker."""
+        try:
+            (self.kept if conn.initialized else self.silent).remove(conn)
+        except KeyError:
+            return False
+        return True
 
     # --- listeners --------------------------------------------------------------------------------
 

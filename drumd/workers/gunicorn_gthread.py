@@ -44,7 +44,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         wakeups = Wakeups()
         self.goodbyes = Goodbyes(self.poller)
         self._waiting = Waiting()
-        self.keepalived_conns = self._waiting.idle  # gunicorn asks how many there are
+        self.keepalived_conns = self._waiting.kept  # gunicorn asks how many there are
         self._keepalive = self.cfg.keepalive  # a look-up there costs more than all that is here
         self._door = threading.Lock()
         """Held to accept, to release a listener, and to count connections."""
