@@ -113,6 +113,7 @@ class Daemon:
             leases=Leases(LEASES),
             exits=exits,
             logs=logs,
+            files=files,
             app_metrics=AppMetrics(),
             environ=os.environ,
             cgroup=delegated_cgroup(),
@@ -121,8 +122,7 @@ class Daemon:
             tell=self._announcer.tell,
         )
         for name, settings in self._pools.items():
-            wanted = files.directory(name, 1) if settings.app_metrics else None
-            self._hands[name] = Hands(name, settings, listeners[name], self._around, wanted)
+            self._hands[name] = Hands(name, settings, listeners[name], self._around)
         self._owner = Owner(
             self._make_pools(), self._hands, self._announcer, loop, self._around.look_interval
         )
@@ -156,6 +156,8 @@ class Daemon:
             try:
                 ended = await self._owner.run()
             finally:
+                for hands in self._hands.values():
+                    hands.close()
                 await self._clear_away()
                 await asyncio.wait({serving})
                 await self._server.stop()

@@ -47,7 +47,7 @@ class Heard:
 
     ready: Callable[[Handle], bool]
     """A worker could serve; False: it is not to be called ready yet."""
-    forked: Callable[[Handle, Forked | ForkFailed], None]
+    forked: Callable[[Forked | ForkFailed], None]
     """What a template answers."""
     ended: Callable[[Handle, str], None]
     """A process has ended, in words how; it is in the crew no more."""
@@ -116,7 +116,7 @@ class Care:
                 handle.explained = True
                 self._post(ReportedFailure(attempt=attempt, error=message.error))
             case messages.Forked() | messages.ForkFailed():
-                self._hear.forked(handle, message)
+                self._hear.forked(message)
 
     def _loaded(self, handle: Handle, message: messages.Loaded) -> None:
         generation = self._generations.get(handle.generation)

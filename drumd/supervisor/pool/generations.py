@@ -65,6 +65,12 @@ class Generations:
         """Return the generation; None when nobody needs it any more."""
         return self._known.get(number)
 
+    def metrics_dirs(self, serving: int) -> tuple[Path, ...]:
+        """Return where the app's metrics are: of `serving` first, then the newest first."""
+        numbers = sorted(self._known, key=lambda number: (number != serving, -number))
+        found = (self._known[number].metrics_dir for number in numbers)
+        return tuple(directory for directory in found if directory is not None)
+
     def prepare(self, settings: PoolSettings) -> int:
         """Take up the material of a new generation; return its number, the highest so far."""
         self._latest += 1
@@ -91,6 +97,7 @@ class Generations:
         """Forget the material that no worker, rollout or operation needs any more."""
         needed = {pool.generation, *(worker.generation for worker in pool.workers.values())}
         needed |= {o.generation for o in pool.operations if o.generation is not None}
+        needed |= {slot.next_generation for slot in pool.slots if slot.next_generation is not None}
         if pool.rollout is not None:
             needed.add(pool.rollout.generation)
         # A higher one than the core knows of was just prepared: its operation is on its way.

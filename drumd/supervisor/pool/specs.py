@@ -1,11 +1,14 @@
 """From settings to what the core, the watch and the workers are given."""
 
 from pathlib import Path
+from typing import TypeVar
 
+from drumd.config.effects import Effect, effect_of
 from drumd.config.kinds import WorkerRange
+from drumd.config.sections import Section
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.actions import Spawn
-from drumd.supervisor.core.model import Policy, Scaling, Tight
+from drumd.supervisor.core.model import Kind, Policy, Scaling, Tight
 from drumd.supervisor.health.watch import Limits
 from drumd.wire.spec import WorkerFds, WorkerSpec
 
@@ -60,6 +63,21 @@ def limits(settings: PoolSettings) -> Limits:
     )
 
 
+S = TypeVar("S", bound=Section)
+
+
+def with_live(running: S, wanted: S) -> S:
+    """Return `running` with those of the `wanted` values that take no new workers to come true."""
+    changes: dict[str, object] = {}
+    for name, known in type(running).model_fields.items():
+        before, after = getattr(running, name), getattr(wanted, name)
+        if isinstance(before, Section) and isinstance(after, Section):
+            changes[name] = with_live(before, after)
+        elif effect_of(known) in (Effect.LIVE, Effect.SOCKETS):
+            changes[name] = after
+    return running.model_copy(update=changes)
+
+
 def worker_spec(
     settings: PoolSettings,
     pool: str,
@@ -72,8 +90,9 @@ def worker_spec(
     cgroup_procs: str | None,
     fds: WorkerFds,
 ) -> WorkerSpec:
-    """Return the document that the worker process is started with."""
+    """Return the document that a worker or template is started with, or forked with."""
     return WorkerSpec(
+        role="template" if order.kind is Kind.TEMPLATE else "worker",
         pool=pool,
         slot=order.slot,
         generation=order.generation,
@@ -92,5 +111,7 @@ def worker_spec(
         access_log=settings.access_log,
         metrics_dir=None if metrics_dir is None else str(metrics_dir),
         cgroup_procs=cgroup_procs,
+        before_fork=settings.before_fork,
+        after_fork=settings.after_fork,
         fds=fds,
     )

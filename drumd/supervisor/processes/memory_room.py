@@ -30,11 +30,20 @@ def private_memory(pid: int) -> int | None:
     Private_Clean and Private_Dirty of /proc/PID/smaps_rollup (proc(5)), and the huge pages; the
     kernel walks the page tables for it, some ms per GB.
     """
+    return _rollup(pid, "Private_")
+
+
+def anonymous_memory(pid: int) -> int | None:
+    """Return the bytes of a process that no file is behind, shared with its forks or not."""
+    return _rollup(pid, "Anonymous:")
+
+
+def _rollup(pid: int, key: str) -> int | None:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return None
-    sizes = [line.split()[1] for line in lines if line.startswith("Private_")]
+    sizes = [line.split()[1] for line in lines if line.startswith(key)]
     return sum(map(int, sizes)) * _KIB if sizes else None
 
 
