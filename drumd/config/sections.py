@@ -158,7 +158,7 @@ class Recycle(Section):
 
 
 class Scale(Section):
-    """When a pool with `workers = { min, max }` grows and shrinks, one worker at a time."""
+    """When a pool with `workers = { min, max }` grows and shrinks."""
 
     up_at: Number = Field(
         default=0.8,
