@@ -165,7 +165,7 @@ class Scale(Section):
         gt=0,
         le=1,
         json_schema_extra=LIVE,
-        description="it grows while at least this share of its workers' time is busy, 0 to 1",
+        description="it grows while at least this share of its workers' capacity is busy, 0 to 1",
     )
     down_at: Number = Field(
         default=0.3,
