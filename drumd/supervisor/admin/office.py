@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from drumd import __version__
-from drumd.config.settings import MAX_WORKERS
+from drumd.config.kinds import MAX_WORKERS
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
 from drumd.supervisor.admin.status import daemon_document, pool_numbers

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from drumd.config.kinds import WorkerRange
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.actions import Spawn
-from drumd.supervisor.core.model import Policy
+from drumd.supervisor.core.model import Policy, Scaling, Tight
 from drumd.supervisor.health.watch import Limits
 from drumd.wire.spec import WorkerFds, WorkerSpec
 
@@ -25,6 +26,28 @@ def policy(settings: PoolSettings) -> Policy:
         retry_after=restart.retry_after,
         exit_on_exhausted=restart.on_exhausted == "exit",
         essential=settings.essential,
+        max_surge=settings.rollout.max_surge,
+        max_unavailable=settings.rollout.max_unavailable,
+        tight=Tight(settings.rollout.memory),
+        spares=settings.spares,
+        scaling=scaling(settings),
+    )
+
+
+def scaling(settings: PoolSettings) -> Scaling | None:
+    """Return when the pool grows and shrinks by itself; None for one of a fixed size."""
+    if not isinstance(settings.workers, WorkerRange):
+        return None
+    scale = settings.scale
+    return Scaling(
+        least=settings.workers.least,
+        most=settings.workers.most,
+        up_at=scale.up_at,
+        down_at=scale.down_at,
+        queue=scale.queue,
+        up_after=scale.up_after,
+        down_after=scale.down_after,
+        cooldown=scale.cooldown,
     )
 
 
