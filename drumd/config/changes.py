@@ -8,7 +8,7 @@ from drumd.config.effects import Effect
 from drumd.config.kinds import WorkerRange
 from drumd.config.writing import BOLD, RED, YELLOW, align, paint, to_toml, toml_key
 
-_WIDEST = 72
+_WIDEST = 56
 """Columns that align the comments; one long value does not push all of them to the right."""
 
 _COLORS = {Effect.NEW_WORKERS: YELLOW, Effect.RESTART: RED}

@@ -31,6 +31,7 @@ _WRONG_TYPE = {
     "int_parsing_size": "must be a smaller number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
+    "finite_number": "must be a number",
     "string_type": "must be a string, in quotes",
     "tuple_type": "must be a list of strings",
     "too_short": "must have at least one item",

@@ -182,7 +182,7 @@ def _pool_name(name: str) -> str:
 Duration = Annotated[float, Seconds()]
 Size = Annotated[int, ByteSize()]
 Count = Annotated[int, BeforeValidator(_whole_number)]
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Workers = Annotated[int | Literal["auto"] | WorkerRange, BeforeValidator(_worker_count)]
 App = Annotated[str, AfterValidator(_app)]
 Hook = Annotated[str, AfterValidator(_hook)]

@@ -158,14 +158,14 @@ class Recycle(Section):
 
 
 class Scale(Section):
-    """When a pool with `workers = { min, max }` grows and shrinks, one worker at a time."""
+    """When a pool with `workers = { min, max }` grows and shrinks."""
 
     up_at: Number = Field(
         default=0.8,
         gt=0,
         le=1,
         json_schema_extra=LIVE,
-        description="it grows while at least this share of its workers' time is busy, 0 to 1",
+        description="it grows while at least this share of its workers' capacity is busy, 0 to 1",
     )
     down_at: Number = Field(
         default=0.3,

@@ -170,8 +170,7 @@ class PoolSettings(Section):
     )
     scale: Scale = Field(
         default=Scale(),
-        description="when a pool with `workers = { min, max }` grows and shrinks, "
-        "one worker at a time",
+        description="when a pool with `workers = { min, max }` grows and shrinks",
     )
     environment: Variables = Field(
         default_factory=dict,

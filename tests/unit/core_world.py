@@ -30,6 +30,7 @@ from drumd.supervisor.core.model import (
 )
 from drumd.supervisor.core.views import (
     acceptors,
+    can_spare,
     has_room,
     heirs,
     next_deadline,
@@ -236,9 +237,8 @@ def check_pool(pool: Pool) -> None:
     for number, slot in enumerate(pool.slots):
         assert slot.number == number
         _check_slot(pool, slot, wanted=wanted and number < pool.size)
-    for number, slot in enumerate(pool.spares):
-        assert slot.number == number
-        _check_slot(pool, slot, wanted=wanted and number < pool.policy.spares)
+    for slot in pool.spares:
+        _check_slot(pool, slot, wanted=wanted and slot.number < pool.policy.spares)
     for slot in pool.templates:
         _check_slot(pool, slot, wanted=wanted and slot.number in templated(pool))
     _check_budget(pool)
@@ -278,9 +278,7 @@ def _has_reason_to_wait(pool: Pool, slot: Slot) -> bool:
     """Say whether something with a deadline of its own will fill an empty place."""
     if slot.kind is Kind.TEMPLATE:
         return False
-    if slot.kind is Kind.SPARE and (
-        not pool.was_whole or pool.rollout is not None or not has_room(pool)
-    ):
+    if slot.kind is Kind.SPARE and not can_spare(pool):
         return True
     pending = [g for g in templated(pool) if ready_template(pool, g) is None]
     if pending:

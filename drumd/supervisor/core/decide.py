@@ -47,6 +47,7 @@ def decide(pool: Pool, event: Event, moment: Moment) -> Decision:
     draft = Draft(pool=pool, now=moment.at, chance=moment.chance)
     _take_in(draft, event)
     # One event may let an operation go on, which may empty or open slots, and so on.
+    places.fail_what_waits_in_vain(draft)
     operations.advance(draft)
     places.keep(draft)
     renewal.renew(draft)

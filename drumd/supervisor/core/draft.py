@@ -113,8 +113,12 @@ class Draft:
 
     def home(self, worker: Worker) -> Slot | None:
         """Return the place that a worker was started for or promoted to, None when it is gone."""
-        of_its_kind = getattr(self.pool, _PLACES[worker.kind])
-        return next((place for place in of_its_kind if place.number == worker.slot), None)
+        return self.place(worker.kind, worker.slot)
+
+    def place(self, kind: Kind, number: int) -> Slot | None:
+        """Return a place as it is now, None when it is gone."""
+        of_its_kind = getattr(self.pool, _PLACES[kind])
+        return next((place for place in of_its_kind if place.number == number), None)
 
     def put_slot(self, slot: Slot) -> Slot:
         """Store a place instead of its former value; as the last one if it is new."""

@@ -72,6 +72,8 @@ def advance(draft: Draft) -> None:
         operation = draft.pool.operations[0]
         if operation.state is OperationState.QUEUED:
             operation = _begin(draft, operation)
+            if all(known.id != operation.id for known in draft.pool.operations):
+                continue  # it was refused
         match operation.kind:
             case OperationKind.RESTART:
                 _carry_on_restart(draft, operation)
@@ -123,16 +125,16 @@ def start_pool(draft: Draft, reason: str) -> None:
         return
     draft.change(up=True)
     _make_slots(draft, reason)
-    for slot in wanted_slots(draft.pool):
-        slots.pardon(draft, slot, reason)
+    for place in (*wanted_slots(draft.pool), *draft.pool.spares, *draft.pool.templates):
+        slots.pardon(draft, place, reason)
     draft.tell(Happened.POOL_STARTED, reason)
 
 
 def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
     """Want the pool down, and let its workers go."""
     draft.change(up=False, was_whole=False, rollout=None)
-    for slot in draft.pool.slots:
-        slots.pardon(draft, slot, reason)
+    for place in draft.places:
+        slots.pardon(draft, place, reason)
     for worker in list(draft.pool.workers.values()):
         ending.retire(draft, worker, cause, reason)
 
@@ -144,8 +146,8 @@ def scale_pool(draft: Draft, size: int, why: str = "") -> None:
     reason = f"the pool is scaled from {before} to {size}{why and ': '}{why}"
     draft.tell(Happened.POOL_SCALED, reason, size=size)
     _make_slots(draft, reason)
-    for slot in draft.pool.slots:
-        slots.pardon(draft, slot, reason)
+    for place in draft.places:
+        slots.pardon(draft, place, reason)
     for worker in list(draft.pool.workers.values()):
         if worker.kind is Kind.SLOT and worker.slot >= size:
             ending.retire(draft, worker, Cause.OPERATOR, reason)
@@ -176,6 +178,8 @@ def _begin_restart(draft: Draft, operation: Operation) -> Operation:
     reason = f"restarted by {_who(operation)}"
     targets = _targets(draft, operation)
     old = frozenset(slot.incumbent for slot in targets if slot.incumbent is not None)
+    for place in draft.pool.templates:
+        slots.pardon(draft, place, reason)
     for slot in targets:
         slots.pardon(draft, slot, reason)
         worker = incumbent(draft.pool, slot)

@@ -23,7 +23,6 @@ def keep(draft: Draft) -> None:
     for place in (*draft.pool.spares, *draft.pool.templates):
         if not draft.wanted(place):
             _let_go(draft, place)
-    _fail_what_waits_in_vain(draft)
 
 
 def _new(draft: Draft, kind: Kind, number: int, reason: str) -> Slot:
@@ -41,9 +40,11 @@ def _let_go(draft: Draft, place: Slot) -> None:
         ending.retire(draft, worker, cause, f"no {place.kind.value} is wanted here any more")
     if not workers:
         draft.drop_slot(place)
+    elif place.retry_at is not None:
+        slots.pardon(draft, place, f"no {place.kind.value} is wanted here any more")
 
 
-def _fail_what_waits_in_vain(draft: Draft) -> None:
+def fail_what_waits_in_vain(draft: Draft) -> None:
     """Fail the vacant slots whose template has failed; they are tried again when it is."""
     for place in draft.pool.templates:
         if place.state is not SlotState.FAILED or place.number != draft.pool.generation:

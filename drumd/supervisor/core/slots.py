@@ -8,6 +8,7 @@ from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import Cause, Kind, Slot, SlotState, Worker, WorkerState
 from drumd.supervisor.core.views import (
+    can_spare,
     has_room,
     outdated,
     ready_spare,
@@ -154,7 +155,10 @@ def cause_of(draft: Draft, worker: Worker) -> Cause:
 
 def fill_empty(draft: Draft) -> None:
     """Start a worker in each wanted place that is empty and not told to wait."""
-    for place in draft.places:
+    for kind, number in [(place.kind, place.number) for place in draft.places]:
+        place = draft.place(kind, number)  # as it is now: the spare before may have gone from it
+        if place is None:
+            continue
         if place.state is SlotState.EMPTY and draft.wanted(place) and not _must_wait(draft, place):
             fill(draft, place, place.reason)
 
@@ -163,8 +167,7 @@ def _must_wait(draft: Draft, place: Slot) -> bool:
     """Say whether the place stays empty for now."""
     pool = draft.pool
     if place.kind is Kind.SPARE:
-        # Spares are for a pool that serves; none takes from it what it needs itself.
-        return not pool.was_whole or pool.rollout is not None or not has_room(pool)
+        return not can_spare(pool)
     if place.kind is Kind.SLOT and not has_room(pool):
         # Two would not fit, so the new one waits for the old one's end, which has a deadline.
         return any(

@@ -104,6 +104,12 @@ def has_room(pool: Pool) -> bool:
     return pool.room is None or pool.policy.tight is Tight.IGNORE or pool.room.workers > 0
 
 
+def can_spare(pool: Pool) -> bool:
+    """Say whether spares may start: the pool serves, and they take nothing that it needs itself."""
+    whole = pool.was_whole or all(serves(pool, slot) for slot in wanted_slots(pool))
+    return whole and pool.rollout is None and has_room(pool)
+
+
 # --- the pool as a whole ------------------------------------------------------------------------
 
 
