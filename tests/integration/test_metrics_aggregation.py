@@ -279,7 +279,7 @@ def test_two_generations_add_up(tmp_path: Path) -> None:
 
 
 def test_an_ended_generations_counters_go_on(tmp_path: Path) -> None:
-    """What an ended generation had counted is kept where it is defined as before, and only there."""
+    """What an ended generation had counted is kept where it is defined as before."""
     old, new = _two_generations(tmp_path)
     metrics = AppMetrics()
     metrics.end(old, new)

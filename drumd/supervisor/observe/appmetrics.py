@@ -74,10 +74,9 @@ class AppMetrics:
         return dict(self._skipped)
 
     def collect(self, directories: Mapping[str, Sequence[Path]]) -> list["Metric"]:
-        """Return the families of all pools, by their generations' directories; each sample has
-        its pool.
+        """Return the families of all pools, by the directories of their generations.
 
-        A family that two pools have is one. What cannot be read is skipped and counted, and so is
+        Each sample has its pool. A family that two pools have is one. What cannot be read is skipped and counted, and so is
         what a generation defines otherwise than the one that comes before it.
         """
         families: dict[str, Metric] = {}

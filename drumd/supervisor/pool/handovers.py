@@ -1,6 +1,5 @@
 """Handovers: draining workers are told to go, and whom they give their idle connections to."""
 
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
@@ -35,7 +34,7 @@ class Handovers:
         """Tell leavers what they do not know yet."""
         for kept in (self._ordered, self._told):
             for attempt in kept.keys() - self._crew.handles.keys():
-                del kept[attempt]  # type: ignore[attr-defined] # a dict of either kind
+                del kept[attempt]
         found = heirs(pool)
         for attempt, handle in self._crew.handles.items():
             worker = pool.workers.get(attempt)
@@ -77,7 +76,7 @@ class Handovers:
         """Send the channels' ends to both sides; return the heirs that have got one."""
         told: list[int] = []
         with ExitStack() as ours:
-            ends: list[socket.socket] = []
+            ends = []
             for heir in able:
                 try:
                     channel, other = make_channel()

@@ -73,7 +73,7 @@ class MemoryGauge:
             self._running = self._around.loop.create_task(self._measure_after(0.0))
 
     async def measure(self, *, template: bool = False) -> None:
-        """Have the owner know the room as it is now, before it is asked for something that takes it.
+        """Have the owner know the room as it is now, before it is asked for what takes it.
 
         `template`: a new template comes first, and leaves less of it.
         """

@@ -102,8 +102,9 @@ class Probes:
         with listener:
             self._accept(handle, -number, listener.fileno())
         handle.probed += 1
+        context = _encryption(self._settings(handle))
         reader, writer = await asyncio.open_connection(
-            sock=client, **_encryption(self._settings(handle))
+            sock=client, ssl=context, server_hostname=None if context is None else "localhost"
         )
         try:
             return await _exchange(reader, writer, path)
@@ -122,14 +123,14 @@ class Probes:
         )
 
 
-def _encryption(settings: PoolSettings) -> dict[str, ssl.SSLContext | str]:
-    """Return how to speak to a worker that does TLS itself: nobody else can be behind the socket."""
+def _encryption(settings: PoolSettings) -> ssl.SSLContext | None:
+    """Return how to speak to a worker that does TLS itself; nobody else is behind the socket."""
     if not (settings.uvicorn.get("ssl_certfile") or settings.gunicorn.get("certfile")):
-        return {}
+        return None
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return {"ssl": context, "server_hostname": "localhost"}
+    return context
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> int:

@@ -108,7 +108,7 @@ class Starts:
             self._care.begin(handle)
 
     def ended(self, template: Handle, how: str) -> None:
-        """Take note that a process has ended: what a template has not forked by now, it never will."""
+        """Take note of an end: what a template has not forked by now, it never will."""
         for attempt, pending in list(self._pending.items()):
             if pending.template is template:
                 del self._pending[attempt]

@@ -134,10 +134,8 @@ class Listeners:
             sock, file = open_unix(address, self._backlog, self._unix_mode)
             return [Endpoint(self._number, sock, address, file=file)]
         if isinstance(address, TcpAddress):
-            return [
-                Endpoint(self._number, sock, address) for sock in open_tcp(address, self._backlog)
-            ]
-        return []
+            passed = open_tcp(address, self._backlog)
+        return [Endpoint(self._number, sock, address) for sock in passed]
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -177,9 +175,7 @@ class Listeners:
         self._apply_steering()
 
     def _grow(self, endpoints: Iterable[Endpoint], slots: int) -> None:
-        for endpoint in endpoints:
-            if not endpoint.can_split:
-                continue
+        for endpoint in [each for each in endpoints if each.can_split]:
             try:
                 endpoint.grow(slots, self._backlog)
             except OSError as error:
