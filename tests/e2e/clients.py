@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -270,13 +269,17 @@ class Clients:
         self._process.stdin.flush()
         return self._read()
 
-    def wait_more(self, answers: int = 100) -> None:
-        """Wait for that many further answers: proof that the clients go on."""
-        goal = self.total.ok + answers
-        wait_until(self._beyond(goal), what=f"{answers} answers; {self}", every=0.05)
+    def wait_more(self, answers: int = 100) -> Report:
+        """Wait for that many further answers, proof that the clients go on; return them."""
+        seen = Report()
 
-    def _beyond(self, goal: int) -> Callable[[], bool]:
-        return lambda: bool(self.cut()) and self.total.ok >= goal
+        def enough() -> bool:
+            nonlocal seen
+            seen += self.cut()
+            return seen.ok >= answers
+
+        wait_until(enough, what=f"{answers} answers; {self}", every=0.05)
+        return seen
 
     def _read(self) -> Report:
         assert self._process.stdout is not None

@@ -36,6 +36,7 @@ AILMENTS: dict[str, Callable[[str], object]] = {
     "unhealthy": lambda _: None,
 }
 AILMENTS[NAME](ARGUMENT)
+GROWN: list[bytes] = []
 
 
 def answer(path: str, body: bytes) -> tuple[int, bytes]:
@@ -45,6 +46,9 @@ def answer(path: str, body: bytes) -> tuple[int, bytes]:
     if path == "/late":
         # Imported on first use: from the release that this process was started from.
         return 200, importlib.import_module("part").NAME.encode()
+    if path.startswith("/grow/"):
+        GROWN.append(b"x" * int(path.removeprefix("/grow/")))
+        return 200, str(os.getpid()).encode()
     return 200, path.encode() + body
 
 
