@@ -1,4 +1,4 @@
-"""Rollouts: what a bad release, a superseding one, a stop, or a client that hangs on does to them."""
+"""Rollouts, and what bad releases, other orders, and clients that hang on do to them."""
 
 import contextlib
 import os
