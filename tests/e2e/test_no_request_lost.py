@@ -8,9 +8,9 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from tests.e2e.releases import (
+from tests.e2e.releases import Releases
+from tests.e2e.rolling import (
     FULL,
-    Releases,
     Serve,
     crowded,
     releases,

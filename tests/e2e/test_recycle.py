@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.e2e.releases import (
+from tests.e2e.releases import Releases
+from tests.e2e.rolling import (
     FEW,
-    Releases,
     Serve,
     crowded,
     releases,

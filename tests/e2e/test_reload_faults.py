@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.controlling import drumctl_running, submit
-from tests.e2e.releases import (
+from tests.e2e.releases import Releases
+from tests.e2e.rolling import (
     FULL,
-    Releases,
     Serve,
     one_of_each,
     releases,
@@ -53,9 +53,12 @@ def crew(served: Served) -> list[psutil.Process]:
     return found
 
 
-def settle(served: Served, releases: Releases, size: int = WORKERS) -> None:
+def settle(served: Served, releases: Releases) -> None:
     """Roll out a good release at last: all is as wanted then, and nobody is left over."""
     releases.deploy("last")
+    # An operation that was cancelled, or a fault, may have left it stopped, or of another size.
+    served.daemon.drumctl("start", "web")
+    succeed(served, "scale", "web", str(WORKERS))
     wait_until(
         lambda: served.daemon.drumctl("reload", "web").returncode == 0,
         cap=90,
@@ -64,8 +67,8 @@ def settle(served: Served, releases: Releases, size: int = WORKERS) -> None:
     )
     preload = int(bool(served.pool().get("preload") or "template" in served.daemon.text()))
     wait_until(
-        lambda: len(served.pids()) == size and len(crew(served)) <= size + preload,
-        what=f"{size} workers alone: {crew(served)} {served.workers()}\n{served.daemon.text()}",
+        lambda: len(served.pids()) == WORKERS and len(crew(served)) <= WORKERS + preload,
+        what=f"{WORKERS} workers alone: {crew(served)} {served.workers()}\n{served.daemon.text()}",
     )
     assert served.pool()["state"] == "ready"
     assert {served.web.get("/").status for _ in range(20)} == {200}
@@ -125,7 +128,6 @@ class Doing:
         self._served = served
         self._releases = releases
         self._count = 1
-        self.size = WORKERS
         self.last = ""
         """Id of the operation that was submitted last."""
 
@@ -149,7 +151,6 @@ class Doing:
         self._submit("restart", "web/0" if slot else "web")
 
     def _scale(self, size: str, _: random.Random) -> None:
-        self.size = int(size)
         self._submit("scale", "web", size)
 
     def _stop(self, what: str, chance: random.Random) -> None:
@@ -205,6 +206,6 @@ def test_random_sequences_end_as_wanted(serve: Serve, tmp_path_factory: Any) -> 
         doing = Doing(served, made)
         for step in steps:
             doing.do(step, chance)
-        settle(served, made, doing.size)
+        settle(served, made)
 
     check()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.controlling import outcome, submit
-from tests.e2e.releases import (
+from tests.e2e.releases import Releases
+from tests.e2e.rolling import (
     FEW,
-    Releases,
     Serve,
     crowded,
     one_of_each,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.releases import Serve
+from tests.e2e.rolling import Serve
 from tests.e2e.served import Served
 from tests.e2e.visitor import in_background
 from tests.waiting import wait_until
