@@ -43,6 +43,8 @@ def answer(path: str, body: bytes) -> tuple[int, bytes]:
     """Return the status and the content for a request that is answered at once."""
     if path == "/healthy":
         return (503, b"still no model") if NAME == "unhealthy" else (200, b"well")
+    if path == "/pid":
+        return 200, str(os.getpid()).encode()
     if path == "/late":
         # Imported on first use: from the release that this process was started from.
         return 200, importlib.import_module("part").NAME.encode()
