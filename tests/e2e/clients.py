@@ -303,7 +303,6 @@ class Clients:
         finally:
             self._process.kill()
             self._process.wait()
-            print(self)  # noqa: T201 - captured, and shown when the test failed
 
     def __str__(self) -> str:
         return f"clients, CLIENTS_SEED={self.seed}: {self.total}"

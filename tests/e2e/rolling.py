@@ -71,8 +71,11 @@ def crowded(served: Served, crowd: Crowd | None = None) -> Iterator[Clients]:
     Nor may a connection be closed under a client that pauses.
     """
     with delayed(served.web.port) as far, Clients(far, crowd) as clients:
-        yield clients
-        clients.wait_more()
+        try:
+            yield clients
+            clients.wait_more()
+        finally:
+            print(clients)  # noqa: T201 - captured, and shown when the test failed
     assert not clients.total.failed, clients
     assert not clients.total.idle_closes, clients
 
