@@ -9,7 +9,7 @@ from functools import partial
 from drumd import __version__
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
-from drumd.config.settings import PoolSettings
+from drumd.config.settings import PoolSettings, Settings
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.office import Office
@@ -17,6 +17,7 @@ from drumd.supervisor.admin.operator import Operation
 from drumd.supervisor.admin.server import AdminServer, bind_public
 from drumd.supervisor.admin.socket import AdminSocket, AdminSocketError, NoPlaceError, claim
 from drumd.supervisor.announcer import Announcer
+from drumd.supervisor.codewatch import CodeWatch
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import OperationKind, Pool
@@ -129,7 +130,10 @@ class Daemon:
         self._owner = Owner(
             self._make_pools(), self._hands, self._announcer, loop, self._around.look_interval
         )
-        self._reloader = Reloader(loaded, self._owner, self._hands, self, self._submit)
+        self._reloader = Reloader(
+            loaded, self._owner, self._hands, self, self._submit, self._follow_code
+        )
+        self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
         self._office = Office(
             self._owner,
             self._hands,
@@ -157,10 +161,12 @@ class Daemon:
         signals = SignalDesk(self._owner, self._office, self._announcer)
         with caught(self._loop, signals.take):
             self._watchman.start()
+            self._follow_code(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
             try:
                 ended = await self._owner.run()
             finally:
+                self._codewatch.close()
                 for hands in self._hands.values():
                     hands.close()
                 await self._clear_away()
@@ -195,6 +201,9 @@ class Daemon:
         preload: bool = False,
     ) -> Operation:
         return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
+
+    def _follow_code(self, settings: Settings) -> None:
+        self._codewatch.follow(dict(settings.pools))
 
     # --- pools that come and go -----------------------------------------------------------------
 
