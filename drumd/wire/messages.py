@@ -37,7 +37,13 @@ class Loaded(Document):
 
 
 class Ready(Document):
-    """The runtime could serve now; it accepts nothing before it is told to."""
+    """The runtime could serve now; it accepts nothing before it is told to.
+
+    Of a template: the app is imported, and it could fork now.
+    """
+
+    handover: bool = False
+    """True where idle connections can be given to another worker, and taken from one."""
 
 
 class Accepting(Document):
@@ -55,6 +61,25 @@ class Leaving(Document):
 
 class Drained(Document):
     """No connection is left; the worker is about to exit with 0."""
+
+    handed: int = 0
+    """Idle connections that its heirs have got."""
+
+
+class Forked(Document):
+    """A template has forked the worker of `attempt`: the supervisor's own child by now."""
+
+    attempt: int
+    pid: int
+    threads: tuple[str, ...] = ()
+    """Names of the template's threads besides the one that forks: the fork has none of them."""
+
+
+class ForkFailed(Document):
+    """A template could not fork the worker of `attempt`."""
+
+    attempt: int
+    error: str
 
 
 class Failed(Document):
@@ -79,25 +104,55 @@ class Accept(Document):
 
 
 class Drain(Document):
-    """Stop accepting, finish what is in flight, then exit with 0."""
+    """Stop accepting, finish what is in flight, then exit with 0.
+
+    May be said again, with heirs that were not there before; the last one counts. The packet
+    carries a socket for each heir (`drumd.wire.handover`): idle connections go there, in turn,
+    and answers do not say `Connection: close` as long as there is an heir.
+    """
 
     deadline: float
     """Monotonic seconds (CLOCK_MONOTONIC, the same for all processes) when patience ends."""
     linger: float
-    """Seconds that idle keep-alive connections stay open for one more request."""
+    """Seconds that idle keep-alive connections stay open for one more request, without heirs."""
+    heirs: int = 0
+
+
+class TakeOver(Document):
+    """Take idle connections from a draining worker.
+
+    They come on the socket that the packet carries, until its end (`drumd.wire.handover`).
+    """
+
+    attempt: int
+    """Whose connections they are; 0 for one of the supervisor's own (a probe)."""
+
+
+class Fork(Document):
+    """To a template: fork a worker.
+
+    The packet carries its fds, in this order: control, scoreboard, stacks, stdout, stderr; the
+    numbers of the first three go into the spec in the worker.
+    """
+
+    spec: str
+    """The worker's spec, as `WorkerSpec.encode` writes it; its `fds` mean nothing yet."""
 
 
 class Stop(Document):
     """Exit at once; requests in flight are lost."""
 
 
-WorkerMessage = Loaded | Ready | Accepting | Leaving | Drained | Failed
-SupervisorMessage = Accept | Drain | Stop
+WorkerMessage = Loaded | Ready | Accepting | Leaving | Drained | Failed | Forked | ForkFailed
+SupervisorMessage = Accept | Drain | TakeOver | Fork | Stop
 Message = WorkerMessage | SupervisorMessage
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__.lower(): kind
-    for kind in (Loaded, Ready, Accepting, Leaving, Drained, Failed, Accept, Drain, Stop)
+    for kind in (
+        *(Loaded, Ready, Accepting, Leaving, Drained, Failed, Forked, ForkFailed),
+        *(Accept, Drain, TakeOver, Fork, Stop),
+    )
 }
 
 
@@ -119,8 +174,9 @@ def decode(packet: bytes) -> Message:
     try:
         fields: dict[str, Any] = json.loads(packet)
         kind = _KINDS[fields.pop("kind")]
-        if "listeners" in fields:
-            fields["listeners"] = tuple(fields["listeners"])
+        for name in ("listeners", "threads"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
         return kind(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MessageError(

@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 
 from drumd.exitcodes import DaemonExit
+from drumd.supervisor.core.model import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spawn:
-    """Start a worker. Its deadline is armed already."""
+    """Start a worker, or a template. Its deadline is armed already."""
 
     attempt: int
     slot: int
     generation: int
+    kind: Kind = Kind.SLOT
+    template: int | None = None
+    """The attempt of the ready template to fork it from; None: a fresh interpreter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from drumd.supervisor.core.model import Operation
+from drumd.supervisor.core.model import Operation, Policy, Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,20 @@ class Hung(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed(WorkerEvent):
+    """Its startup probe was not answered well; it is asked again until it is, or too late."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecycleDue(WorkerEvent):
+    """It has served its number of requests, its time, or uses more than its memory."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed(WorkerEvent):
     """Its state's patience ended; `decide` makes these itself out of `TimePassed`."""
 
@@ -112,6 +126,29 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reconfigured:
+    """The config was read again: what takes effect at once. `size` None: as before."""
+
+    policy: Policy
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomMeasured:
+    """How many further workers fit into memory; None: no limit is known."""
+
+    room: Room | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadMeasured:
+    """How busy the pool's ready workers are: a share from 0 to 1, and connections that wait."""
+
+    busy: float
+    queued: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownRequested:
     """The daemon is to stop: gracefully, or at once."""
 
@@ -119,5 +156,14 @@ class ShutdownRequested:
     at_once: bool = False
 
 
-PoolEvent = Began | TimePassed | Submitted | Cancelled | ShutdownRequested
+PoolEvent = (
+    Began
+    | TimePassed
+    | Submitted
+    | Cancelled
+    | Reconfigured
+    | RoomMeasured
+    | LoadMeasured
+    | ShutdownRequested
+)
 Event = WorkerEvent | PoolEvent

@@ -5,6 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class Kind(StrEnum):
+    """What a place is for, and so what the process in it is."""
+
+    SLOT = "slot"
+    SPARE = "spare"
+    """A ready worker that gets the next slot that needs one."""
+    TEMPLATE = "template"
+    """Has imported the app of a generation, and forks its workers."""
+
+
 class WorkerState(StrEnum):
     """Where a worker is in its life. An exited worker is forgotten; only late events meet it."""
 
@@ -46,6 +56,9 @@ class Cause(StrEnum):
     SIGNALLED = "signalled"
     """By a signal that drumd did not send, the out-of-memory killer's excepted."""
     OPERATOR = "operator"
+    ROLLOUT = "rollout"
+    RECYCLED = "recycled"
+    """Planned: it had served its number of requests, its time, or used its memory."""
     SHUTDOWN = "shutdown"
 
 
@@ -64,6 +77,8 @@ class OperationKind(StrEnum):
     STOP = "stop"
     START = "start"
     SCALE = "scale"
+    RELOAD = "reload"
+    """A rollout: bring the pool to a new generation."""
 
 
 class OperationState(StrEnum):
@@ -87,6 +102,34 @@ ALLOWED: Mapping[WorkerState, frozenset[WorkerState]] = {
 """Where a worker may go from each state; any state may end in an exit."""
 
 
+class Tight(StrEnum):
+    """What to do when the memory has no room for another worker beside those that run."""
+
+    REFUSE = "refuse"
+    NO_SURGE = "no-surge"
+    """End the old worker first."""
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """When a pool grows and shrinks by itself. Durations are in seconds."""
+
+    least: int
+    most: int
+    up_at: float = 0.8
+    """Busy share (0 to 1) at or above which it grows."""
+    down_at: float = 0.3
+    """Busy share at or below which it shrinks."""
+    queue: int = 1
+    """Waiting connections, as many as workers times this, that count as busy at once."""
+    up_after: float = 5.0
+    """How long it must be above before a step up."""
+    down_after: float = 60.0
+    cooldown: float = 15.0
+    """Least time between two steps."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How a pool is run. Durations are in seconds."""
@@ -103,14 +146,46 @@ class Policy:
     retry_after: float = 300.0
     exit_on_exhausted: bool = False
     essential: bool = True
+    max_surge: int = 1
+    """Workers above the pool's size that may be starting at a time; draining ones do not count."""
+    max_unavailable: int = 0
+    """Slots that a rollout or a recycle may leave without a ready worker at a time."""
+    min_ready: float = 1.0
+    """How long the first new worker must have served before the next old one is replaced."""
+    tight: Tight = Tight.REFUSE
+    spares: int = 0
+    scaling: Scaling | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many further workers fit into memory now."""
+
+    workers: int
+    why: str
+    """The figures behind it, for people: "1.2 GB free, a worker takes 800 MB"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The way of a pool to a new generation."""
+
+    generation: int
+    preload: bool
+    operation: str
+    """Id of the operation that it carries out."""
+    proven: bool = False
+    """A worker of it has been ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One worker process, by its attempt."""
+    """One worker process, a spare or a template included, by its attempt."""
 
     attempt: int
+    kind: Kind = Kind.SLOT
     slot: int
+    """The number of its place: of its slot, its spare's place, or a template's generation."""
     generation: int
     state: WorkerState
     since: float
@@ -120,6 +195,11 @@ class Worker:
     reason: str
     ready_at: float | None = None
     stalled: bool = False
+    outdated: str = ""
+    """Why it is to be replaced, when its turn comes; "" while it is not."""
+    outdated_by: Cause = Cause.OPERATOR
+    waiting: str = ""
+    """What its start waits for, when that is known."""
     failure: str = ""
     """What the worker itself said about why it cannot go on."""
     overdue: str = ""
@@ -132,8 +212,9 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A numbered place, and its record of failures."""
+    """A numbered place for a worker, a spare or a template, and its record of failures."""
 
+    kind: Kind = Kind.SLOT
     number: int
     state: SlotState = SlotState.EMPTY
     since: float = 0.0
@@ -148,6 +229,12 @@ class Slot:
     """Counted crashes since it was last stable: the exponent of the backoff."""
     probation: bool = False
     """It has failed and is tried again: one more failure fails it at once."""
+    next_generation: int | None = None
+    """What it is to be filled with next; None: what the pool's vacant slots are filled with."""
+    unrenewed: int = 0
+    """Successors that failed here one after the other: the exponent of the wait for the next."""
+    renew_at: float | None = None
+    """A successor of a worker that serves on has failed: when the next one may be tried."""
     spawned: int = 0
     """Workers that were started here, ever."""
 
@@ -162,13 +249,23 @@ class Operation:
     reason: str = "queued"
     slot: int | None = None
     size: int | None = None
+    generation: int | None = None
+    """Of a reload: what the pool is brought to; the shell has what this generation is."""
+    preload: bool = False
+    """Of a reload: whether its generation forks its workers from a template."""
     by: str = ""
     old: frozenset[int] = frozenset()
     """A restart's attempts that are to go."""
-    successor: int | None = None
-    """The attempt that a restart waits for."""
-    successor_slot: int | None = None
     progress: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSeen:
+    """What the autoscaler remembers: instants in monotonic seconds."""
+
+    above_since: float | None = None
+    below_since: float | None = None
+    changed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +278,24 @@ class Pool:
     up: bool = False
     """Wanted: shall it serve?"""
     generation: int = 1
+    """The one that serves; a rollout's becomes it when all slots have it."""
+    preload: bool = False
+    """Whether this generation forks its workers from a template."""
+    latest: int = 1
+    """The highest generation that was ever asked for: numbers are not used again."""
+    rollout: Rollout | None = None
+    aborted: str = ""
+    """Why the last rollout was aborted; "" since one was complete."""
+    renewal_at: float | None = None
+    """When the first of its new workers will have served for long enough to replace more."""
+    room: Room | None = None
+    """None: the memory has no limit that is known, or nobody cares."""
+    load: LoadSeen = LoadSeen()
     slots: tuple[Slot, ...] = ()
     """Slots 0 … size-1, then those of a scale-down that still have workers."""
+    spares: tuple[Slot, ...] = ()
+    templates: tuple[Slot, ...] = ()
+    """One place for each generation that forks its workers, by its number."""
     workers: Mapping[int, Worker] = field(default_factory=dict)
     next_attempt: int = 1
     was_ready: bool = False

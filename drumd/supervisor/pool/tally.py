@@ -15,6 +15,8 @@ class Tally:
         self.exits: Counter[str] = Counter()
         self.start_durations = [0] * (len(START_BOUNDS) + 1)
         self.start_seconds = 0.0
+        self.handed = 0
+        """Idle connections that drained workers have handed to others."""
 
     def fold(self, record: Record) -> None:
         """Add an ended worker's counters; exactly once for each worker."""

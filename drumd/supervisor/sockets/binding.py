@@ -29,11 +29,17 @@ class Listeners:
         self, loop: asyncio.AbstractEventLoop, backlog: int, on_quiet: Callable[[int], None]
     ) -> None:
         self._backlog = backlog
+        self._unix_mode = 0o660
         self._endpoints: list[Endpoint] = []
+        self._removing: list[Endpoint] = []
+        """Not wanted any more: workers accept from them until nobody waits there."""
         self._number = count().__next__
         self._balance: Balance = "shared"
         self._steered_to: frozenset[int] = frozenset({0})
-        self._retirement = Retirement(loop, on_quiet)
+        self._retirement: Retirement[int] = Retirement(loop, on_quiet)
+        self._removal: Retirement[Endpoint] = Retirement(loop, self._leave)
+        self._left: list[Endpoint] = []
+        """Removed ones at which nobody waits any more."""
         self.notes: list[str] = []
         """What could not be had as asked for, in words for the log."""
 
@@ -55,15 +61,66 @@ class Listeners:
         blocks.
         """
         listeners = cls(loop, backlog, on_quiet)
-        try:
-            for address in addresses:
-                listeners._add(address, unix_mode, inherited or Inherited.none())
-        except ListenError:
-            listeners.close()
-            raise
+        listeners._unix_mode = unix_mode
+        listeners._endpoints = listeners._open(addresses, inherited or Inherited.none())
         return listeners
 
-    def _add(self, address: Address, unix_mode: int, inherited: Inherited) -> None:
+    def rebind(self, addresses: Sequence[Address], *, backlog: int) -> None:
+        """Listen on `addresses` and no others; raise `ListenError`, and then all is as before.
+
+        New ones are opened first. Those that are not wanted any more get no new clients; workers
+        accept from them until nobody waits there, then release them (`Accept` without their ids,
+        which are no longer told), and when all did, `drop_removed` closes them.
+        """
+        kept = [e for e in self._endpoints if e.wanted in addresses]
+        known = {endpoint.wanted for endpoint in kept}
+        self._backlog = backlog
+        opened = self._open([a for a in addresses if a not in known], Inherited.none())
+        try:
+            if self._balance == "per-slot":
+                self._grow(opened, max(self._slots(), default=0) + 1)
+        except ListenError:
+            for endpoint in opened:
+                endpoint.close()
+            raise
+        order = list(addresses)
+        removed = [endpoint for endpoint in self._endpoints if endpoint not in kept]
+        self._endpoints = sorted(kept + opened, key=lambda e: order.index(e.wanted))
+        self._removing += removed
+        for endpoint in removed:
+            endpoint.shut_out()
+            self._removal.watch(endpoint, list(endpoint.sockets.values()))
+        self._apply_steering()
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        self._removing.remove(endpoint)
+        self._left.append(endpoint)
+
+    @property
+    def removable(self) -> bool:
+        """Whether there are removed listeners that nobody waits at, for all workers to release."""
+        return bool(self._left)
+
+    def drop_removed(self) -> None:
+        """End the removed listeners that nobody waits at, for everyone who still holds them."""
+        for endpoint in self._left:
+            self._removal.cancel(endpoint)
+            endpoint.end()
+        self._left = []
+
+    def _open(self, addresses: Sequence[Address], inherited: Inherited) -> list[Endpoint]:
+        """Listen on all `addresses`, or on none: raise `ListenError`."""
+        opened: list[Endpoint] = []
+        try:
+            for address in addresses:
+                opened += self._open_one(address, inherited)
+        except ListenError:
+            for endpoint in opened:
+                endpoint.close()
+            raise
+        return opened
+
+    def _open_one(self, address: Address, inherited: Inherited) -> list[Endpoint]:
         passed = (
             inherited.take(address)
             if isinstance(address, InheritedAddress)
@@ -72,13 +129,13 @@ class Listeners:
         if passed:
             for sock in passed:
                 sock.listen(self._backlog)
-                self._endpoints.append(Endpoint(self._number, sock))
-        elif isinstance(address, TcpAddress):
-            for sock in open_tcp(address, self._backlog):
-                self._endpoints.append(Endpoint(self._number, sock))
-        elif isinstance(address, UnixAddress):
-            sock, file = open_unix(address, self._backlog, unix_mode)
-            self._endpoints.append(Endpoint(self._number, sock, file=file))
+            return [Endpoint(self._number, sock, address) for sock in passed]
+        if isinstance(address, UnixAddress):
+            sock, file = open_unix(address, self._backlog, self._unix_mode)
+            return [Endpoint(self._number, sock, address, file=file)]
+        if isinstance(address, TcpAddress):
+            passed = open_tcp(address, self._backlog)
+        return [Endpoint(self._number, sock, address) for sock in passed]
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -114,7 +171,11 @@ class Listeners:
             return
         for slot in range(slots):
             self._retirement.cancel(slot)
-        for endpoint in self._split():
+        self._grow(self._endpoints, slots)
+        self._apply_steering()
+
+    def _grow(self, endpoints: Iterable[Endpoint], slots: int) -> None:
+        for endpoint in [each for each in endpoints if each.can_split]:
             try:
                 endpoint.grow(slots, self._backlog)
             except OSError as error:
@@ -128,7 +189,6 @@ class Listeners:
                     f"cannot give each slot a socket of its own on {endpoint.address} ({why}); "
                     "its workers share one"
                 )
-        self._apply_steering()
 
     def steer(self, slots: Collection[int]) -> None:
         """Let the listeners of `slots` alone get new connections; without any, all that stay.
@@ -155,7 +215,7 @@ class Listeners:
     @property
     def retiring(self) -> frozenset[int]:
         """The slots whose listeners retire: from `retire` to `drop`."""
-        return self._retirement.slots
+        return self._retirement.watched
 
     def drop(self, slot: int) -> None:
         """End `slot`'s own listeners for everyone who still holds them."""
@@ -173,7 +233,7 @@ class Listeners:
         """Return a name for each listener: its address, and its slot where it has one."""
         return {
             id_: endpoint.address if slot is None else f"{endpoint.address} slot {slot}"
-            for endpoint in self._endpoints
+            for endpoint in self._all()
             for slot, id_ in self._placed(endpoint)
         }
 
@@ -191,16 +251,16 @@ class Listeners:
     def shared_ids(self) -> tuple[int, ...]:
         """Return the listeners that all slots accept from."""
         return tuple(
-            e.first_id for e in self._endpoints if self._balance == "shared" or not e.can_split
+            e.first_id for e in self._all() if self._balance == "shared" or not e.can_split
         )
 
     def ids(self) -> tuple[int, ...]:
         """Return all listeners, retiring ones too."""
-        return tuple(id_ for endpoint in self._endpoints for id_ in endpoint.sockets)
+        return tuple(id_ for endpoint in self._all() for id_ in endpoint.sockets)
 
     def socket(self, listener: int) -> socket.socket:
         """Return the socket of a listener; raise KeyError when it is gone."""
-        for endpoint in self._endpoints:
+        for endpoint in self._all():
             if listener in endpoint.sockets:
                 return endpoint.sockets[listener]
         raise KeyError(listener)
@@ -216,12 +276,17 @@ class Listeners:
     def close(self) -> None:
         """Close all sockets: from here on clients are refused."""
         self._retirement.close()
-        for endpoint in self._endpoints:
+        self._removal.close()
+        for endpoint in (*self._all(), *self._left):
             endpoint.close()
-        self._endpoints = []
+        self._endpoints, self._removing, self._left = [], [], []
+
+    def _all(self) -> list[Endpoint]:
+        """Return all endpoints that workers accept from."""
+        return [*self._endpoints, *self._removing]
 
     def _split(self) -> list[Endpoint]:
-        return [endpoint for endpoint in self._endpoints if endpoint.can_split]
+        return [endpoint for endpoint in self._all() if endpoint.can_split]
 
     def _slots(self) -> set[int]:
         return {slot for endpoint in self._split() for slot in endpoint.slots}

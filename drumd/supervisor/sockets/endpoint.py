@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from drumd.supervisor.sockets.opening import SocketFile, open_sibling
-from drumd.supervisor.sockets.steering import Group
+from drumd.supervisor.sockets.steering import Group, shut_out
+from drumd.wire.address import Address
 
 
 class Endpoint:
@@ -15,8 +16,15 @@ class Endpoint:
     """
 
     def __init__(
-        self, number: Callable[[], int], first: socket.socket, *, file: SocketFile | None = None
+        self,
+        number: Callable[[], int],
+        first: socket.socket,
+        wanted: Address,
+        *,
+        file: SocketFile | None = None,
     ) -> None:
+        self.wanted = wanted
+        """What was asked for: a name may stand for several endpoints, a port 0 for any port."""
         self._number = number
         self._first = first
         self._file = file
@@ -101,6 +109,22 @@ class Endpoint:
         sock.close()
         if self._group is not None:
             self._group.left(id_)
+
+    def shut_out(self) -> None:
+        """Let nobody else in; who waits already can still be accepted."""
+        if self._file is not None:
+            self._file.remove()
+        if self._first.family != socket.AF_UNIX:
+            for sock in self._sockets.values():
+                with suppress(OSError):  # then it goes on as before until it is closed
+                    shut_out(sock)
+
+    def end(self) -> None:
+        """End all sockets for everyone who still holds them, and close them."""
+        for sock in self._sockets.values():
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+        self.close()
 
     def close(self) -> None:
         """Close all sockets, and remove the Unix socket's file if it is still ours."""
