@@ -281,13 +281,20 @@ def test_kill_9_of_the_supervisor_ends_template_and_workers(
     assert process.stdout
     with process, process.stdout:
         *numbers, instance = process.stdout.readline().split()
-        pids = list(map(int, numbers))
-        assert len(pids) == 3
-        if how == "child":
-            for worker in pids[1:]:
-                pids += map(int, Path(f"/proc/{worker}/task/{worker}/children").read_text().split())
-            assert len(pids) == 5
-        assert all(map(alive, pids))
-        process.kill()
-        wait_until(lambda: not any(map(alive, pids)), what="all gone")
-        assert kill_marked(instance) == []
+        try:
+            pids = list(map(int, numbers))
+            assert len(pids) == 3
+            if how == "child":
+                pids += [child for pid in pids[1:] for child in children(pid)]
+                assert len(pids) == 5
+            assert all(map(alive, pids))
+            process.kill()
+            wait_until(lambda: not any(map(alive, pids)), what="all gone")
+        finally:
+            process.kill()
+            left = kill_marked(instance)
+        assert left == []
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

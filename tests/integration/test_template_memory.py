@@ -9,11 +9,11 @@ from tests.integration.http_clients import Connection
 from tests.integration.template_host import TemplateHost
 from tests.integration.worker_host import HostedWorker
 
-# 500 MB in large pieces, as a model has them, and 100,000 objects that the collector looks at.
+# 500 MB in large pieces, as a model has them, and some 30 MB of objects that the collector tracks.
 MODEL = """
 import gc
 weights = [b"w" * (5 << 20) for _ in range(100)]
-vocabulary = [{"word": str(n)} for n in range(100_000)]
+vocabulary = [[str(n)] for n in range(200_000)]
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     gc.collect()
