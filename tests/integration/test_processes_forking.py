@@ -56,7 +56,7 @@ class Supervisor:
                 **{**self._fields, "role": "template", "slot": 0, "attempt": 41, "fds": fds}
             ),
             instance=self.instance,
-            scoreboard=None,
+            scoreboard=board.fd,
             environ={**os.environ, "PYTHONPATH": ROOT},
         )
         self.begin(self.template)
