@@ -21,6 +21,7 @@ from drumd.workers.fork import ForkError, fork_away, other_threads
 from drumd.workers.forked import ForkedWorker, Inheritance
 from drumd.workers.orders import IGNORED_SIGNALS
 from drumd.workers.runtime import App
+from drumd.workers.warm import warm
 from drumd.workers.worker import Worker, load, loaded, make_runtime, settled
 
 _FDS = 5
@@ -89,8 +90,10 @@ class Template:
                 self.doing = f"import {key} {name}"
                 register(hooks.find(name, key))
         self.doing = f"preload {spec.app}"
+        runtime = settled(app, spec)
         if spec.runtime == "auto":
-            make_runtime(settled(app, spec), spec)
+            make_runtime(runtime, spec)
+        warm(runtime, spec, app.interface)
         self.control.send(loaded(app, spec))
         return app
 
