@@ -48,7 +48,13 @@ def host() -> Iterator[WorkerHost]:
         yield host
 
 
-@pytest.fixture(params=list(KINDS))
+SOME = [name for name in KINDS if name not in ("uvicorn-uvloop-h11", "uvicorn-asyncio-httptools")]
+"""Each loop and each parser once: enough for what depends on one of them at most."""
+EACH = pytest.mark.parametrize("kind", list(KINDS), indirect=True)
+"""For what loop and parser do together."""
+
+
+@pytest.fixture(params=SOME)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
@@ -100,6 +106,7 @@ def close_all(connections: list[Connection]) -> None:
 # --- under load -----------------------------------------------------------------------------------
 
 
+@EACH
 def test_no_client_notices_a_dozen_drains(host: WorkerHost, kind: Kind) -> None:
     """12 times a worker with 32 busy and pausing clients goes, and none sees its connection end."""
     listener = host.listen()
@@ -124,6 +131,7 @@ def test_no_client_notices_a_dozen_drains(host: WorkerHost, kind: Kind) -> None:
 # --- when -----------------------------------------------------------------------------------------
 
 
+@EACH
 def test_idle_connections_go_at_once(host: WorkerHost, kind: Kind) -> None:
     """What is idle, or new and has not asked yet, is the heir's; the leaver ends without linger."""
     listener = host.listen()
@@ -161,6 +169,7 @@ def test_a_busy_connection_goes_after_its_answer(host: WorkerHost, kind: Kind, p
     assert leaver.wait() == 0
 
 
+@EACH
 def test_a_partial_request_is_the_leavers(host: WorkerHost, kind: Kind) -> None:
     """Who has read a part of a request answers it; the connection goes after that."""
     listener = host.listen()
@@ -198,6 +207,7 @@ def test_an_upload_is_the_leavers(host: WorkerHost, kind: Kind) -> None:
     assert leaver.wait() == 0
 
 
+@EACH
 def test_pipelined_requests_are_all_the_leavers(host: WorkerHost, kind: Kind) -> None:
     """Requests that were sent behind one in flight are answered in order."""
     listener, gate = host.listen(), Gate(host)
@@ -223,6 +233,7 @@ def test_pipelined_requests_are_all_the_leavers(host: WorkerHost, kind: Kind) ->
     assert leaver.wait() == 0
 
 
+@EACH
 def test_an_answer_that_is_read_slowly_is_complete(host: WorkerHost, kind: Kind) -> None:
     """A connection is not handed over before the last byte of an answer is the kernel's."""
     listener, size = host.listen(), 20_000_000
