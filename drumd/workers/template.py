@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+from os import close  # by name, as in `fork`
 
 from drumd import forking
 from drumd.wire.messages import Drain, Drained, Fork, Forked, ForkFailed, Ready, Stop
@@ -119,7 +120,7 @@ class Template:
             # none.
             answer = Forked(attempt=spec.attempt, pid=pid, threads=other_threads())
         for fd in fds:
-            os.close(fd)
+            close(fd)
         self.control.send(answer)
         return None
 

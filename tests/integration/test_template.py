@@ -76,6 +76,31 @@ def test_every_runtime_serves_in_a_fork(
         assert worker.messages[-1] == Drained()
 
 
+def test_an_app_may_use_gevents_loop_at_its_import(host: TemplateHost) -> None:
+    """gevent patches before the import, and what its loop was doing is no obstacle to forks."""
+    source = """
+import os, socket, threading, time
+from gevent.monkey import is_module_patched
+assert is_module_patched("socket")
+time.sleep(0.001)
+socket.getaddrinfo("localhost", 80)
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+def serve(environ, start_response):
+    time.sleep(0.001)
+    start_response("200 OK", [("Connection", "close")])
+    return [str(os.getpid()).encode()]
+"""
+    wanted = write(host, source, app="written:serve", runtime="gunicorn")
+    template = host.template(**wanted, options=options("gevent"))
+    for _ in range(2):
+        listener = host.listen()
+        worker = host.fork(template)
+        worker.expect(Ready)
+        worker.accept(listener)
+        with Connection(listener) as connection:
+            assert connection.ask().body == str(worker.pid).encode()
+
+
 def test_the_app_is_imported_once(host: TemplateHost) -> None:
     """The module runs once, its factory is called once, and each worker has what they made."""
     source = """
