@@ -82,13 +82,30 @@ class Office:
         )
 
     def submit(
-        self, kind: OperationKind, pool: str, *, slot: int | None, size: int | None, by: str
+        self,
+        kind: OperationKind,
+        pool: str,
+        *,
+        by: str,
+        slot: int | None = None,
+        size: int | None = None,
+        generation: int | None = None,
+        preload: bool = False,
     ) -> Operation:
-        """Queue an operation; raise `UnknownNameError` or `RefusedError`."""
+        """Queue an operation; raise `UnknownNameError` or `RefusedError`.
+
+        A reload is of `generation`, which forks its workers from a template with `preload`.
+        """
         known = self._pool(pool)
         self._check(kind, known, slot, size)
         operation = CoreOperation(
-            id=self._desk.new_id(pool), kind=kind, slot=slot, size=size, by=by
+            id=self._desk.new_id(pool),
+            kind=kind,
+            slot=slot,
+            size=size,
+            generation=generation,
+            preload=preload,
+            by=by,
         )
         self._desk.update(pool, (operation,))
         self._owner.post(pool, Submitted(operation=operation))
@@ -110,7 +127,7 @@ class Office:
                 f"cannot cancel {operation_id}: it is {operation.state.value} ({operation.reason})"
             )
         running = operation.state is OperationState.RUNNING
-        if running and operation.kind is not OperationKind.RESTART:
+        if running and operation.kind not in (OperationKind.RESTART, OperationKind.RELOAD):
             undo = {
                 OperationKind.STOP: f"drumctl start {operation.pool}",
                 OperationKind.START: f"drumctl stop {operation.pool}",
@@ -165,6 +182,10 @@ class Office:
     def _check(self, kind: OperationKind, pool: Pool, slot: int | None, size: int | None) -> None:
         if self._owner.ended is not None:
             raise RefusedError(f"cannot {kind.value} pool {pool.name}: drumd stops")
+        if pool.name in self._owner.leaving:
+            raise RefusedError(
+                f"cannot {kind.value} pool {pool.name}: the config has it no more, and it is ending"
+            )
         slots = _size_to_be(pool)
         if slot is not None and not 0 <= slot < slots:
             known = f"slots of {pool.name} are 0 to {slots - 1}"
