@@ -77,8 +77,8 @@ class PoolHost:
     def __init__(self, directory: Path, source: str, **wanted: Any) -> None:
         self.directory = directory
         self.write(source)
+        self._size = wanted.pop("size", wanted.get("workers", 1))
         self.settings = self.make_settings(**wanted)
-        self._size = wanted.get("workers", 1)
         self._operation = count(1).__next__
 
     def make_settings(self, **wanted: Any) -> PoolSettings:
@@ -123,14 +123,14 @@ class PoolHost:
             environ={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
             cgroup=None,
             look_interval=0.05,
-            post=lambda pool, event: self.owner.post(pool, event),
+            post=self._post,
             tell=self.audience.tell,
         )
         self.listeners = Listeners.open(
             loop,
             [parse_address(text) for text in self.settings.bind],
             backlog=self.settings.backlog,
-            on_quiet=lambda slot: self.hands.retired_is_quiet(slot),
+            on_quiet=self._on_quiet,
         )
         self.hands = Hands(NAME, self.settings, self.listeners, self.around)
         pool = Pool(
@@ -163,6 +163,12 @@ class PoolHost:
         logging.getLogger().handlers = self._root_handlers
         if self._running.done() and not self._running.cancelled():
             self._running.result()  # the owner's own failures
+
+    def _post(self, pool: str, event: Event) -> None:
+        self.owner.post(pool, event)
+
+    def _on_quiet(self, slot: int) -> None:
+        self.hands.retired_is_quiet(slot)
 
     # --- looking at it ----------------------------------------------------------------------------
 

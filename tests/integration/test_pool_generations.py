@@ -9,6 +9,7 @@ import pytest
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import Kind, OperationKind, OperationState, WorkerState
 from tests.integration.pool_host import PoolHost
+from tests.processes import children
 
 APP = """
     import os, threading
@@ -73,8 +74,7 @@ async def test_forks_are_children_with_the_templates_memory(tmp_path: Path) -> N
         said = [(await host.get())[1].split() for _ in range(4)]
         assert {loaded_by for _, _, loaded_by in said} == {str(host.pid(template))}
         for worker in host.workers():
-            status = Path(f"/proc/{host.pid(worker)}/status").read_text()
-            assert f"PPid:\t{os.getpid()}\n" in status
+            assert host.pid(worker) in children()
         assert not set(host.listeners.ids()) & set(
             host.hands.crew.handles[template.attempt].told or ()
         )
@@ -98,7 +98,7 @@ async def test_a_template_that_dies_is_replaced_and_disturbs_nobody(tmp_path: Pa
 
 
 async def test_a_fork_that_comes_too_late_is_killed(tmp_path: Path) -> None:
-    """What a template forks after its attempt was given up is ended, and its lease is free again."""
+    """What a template forks after its attempt was given up is ended, and its lease is free."""
     async with PoolHost(tmp_path, app(1), workers=1, preload=True, start_timeout=1.0) as host:
         await host.ready()
         (template,) = host.workers(Kind.TEMPLATE)
