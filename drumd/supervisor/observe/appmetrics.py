@@ -76,8 +76,8 @@ class AppMetrics:
     def collect(self, directories: Mapping[str, Sequence[Path]]) -> list["Metric"]:
         """Return the families of all pools, by the directories of their generations.
 
-        Each sample has its pool. A family that two pools have is one. What cannot be read is skipped and counted, and so is
-        what a generation defines otherwise than the one that comes before it.
+        Each sample has its pool. A family that two pools have is one. What cannot be read is
+        skipped and counted, and so is what a generation defines otherwise than the one before it.
         """
         families: dict[str, Metric] = {}
         for pool, generations in directories.items():
