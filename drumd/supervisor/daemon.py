@@ -9,15 +9,18 @@ from functools import partial
 from drumd import __version__
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
+from drumd.config.settings import PoolSettings, Settings
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.office import Office
+from drumd.supervisor.admin.operator import Operation
 from drumd.supervisor.admin.server import AdminServer, bind_public
 from drumd.supervisor.admin.socket import AdminSocket, AdminSocketError, NoPlaceError, claim
 from drumd.supervisor.announcer import Announcer
+from drumd.supervisor.codewatch import CodeWatch
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import Pool
+from drumd.supervisor.core.model import OperationKind, Pool
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.logging import Logs
@@ -33,6 +36,7 @@ from drumd.supervisor.processes.exits import Exits, become_subreaper
 from drumd.supervisor.processes.marks import kill_marked, kill_strays
 from drumd.supervisor.processes.spawn import seal_inherited_fds
 from drumd.supervisor.processes.watchman import Watchman
+from drumd.supervisor.reloading import Reloader
 from drumd.supervisor.signals import SignalDesk, caught
 from drumd.supervisor.sockets.binding import Listeners
 from drumd.supervisor.sockets.errors import ListenError
@@ -126,6 +130,10 @@ class Daemon:
         self._owner = Owner(
             self._make_pools(), self._hands, self._announcer, loop, self._around.look_interval
         )
+        self._reloader = Reloader(
+            loaded, self._owner, self._hands, self, self._submit, self._follow_code
+        )
+        self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
         self._office = Office(
             self._owner,
             self._hands,
@@ -134,6 +142,7 @@ class Daemon:
             board,
             exits=exits,
             logs=logs,
+            reloader=self._reloader,
             admin_socket=None if admin_socket is None else str(admin_socket.path),
         )
         self._watchman = Watchman(loop, exits, self._instance, self._notice)
@@ -152,10 +161,12 @@ class Daemon:
         signals = SignalDesk(self._owner, self._office, self._announcer)
         with caught(self._loop, signals.take):
             self._watchman.start()
+            self._follow_code(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
             try:
                 ended = await self._owner.run()
             finally:
+                self._codewatch.close()
                 for hands in self._hands.values():
                     hands.close()
                 await self._clear_away()
@@ -180,6 +191,34 @@ class Daemon:
     def _retired_is_quiet(self, pool: str, slot: int) -> None:
         self._hands[pool].retired_is_quiet(slot)
 
+    def _submit(
+        self,
+        kind: OperationKind,
+        pool: str,
+        by: str,
+        *,
+        generation: int | None = None,
+        preload: bool = False,
+    ) -> Operation:
+        return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
+
+    def _follow_code(self, settings: Settings) -> None:
+        self._codewatch.follow(dict(settings.pools))
+
+    # --- pools that come and go -----------------------------------------------------------------
+
+    def open(self, name: str, settings: PoolSettings) -> Pool:
+        """Bind a new pool's addresses and have hands for it; raise `ListenError`."""
+        listeners = self._open_listeners(name, settings, Inherited.none())
+        self._hands[name] = Hands(name, settings, listeners, self._around)
+        return _make_pool(name, settings)
+
+    def discard(self, name: str) -> None:
+        """Close what `open` opened, of a pool without workers."""
+        hands = self._hands.pop(name)
+        hands.close()
+        hands.listeners.close()
+
     def _notice(self, text: str) -> None:
         self._announcer.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text))
 
@@ -196,21 +235,21 @@ class Daemon:
     def _listen(self, inherited: Inherited, stack: ExitStack) -> dict[str, Listeners]:
         listeners = {}
         for name, settings in self._pools.items():
-            listeners[name] = Listeners.open(
-                self._loop,
-                [parse_address(text) for text in settings.bind],
-                backlog=settings.backlog,
-                on_quiet=partial(self._retired_is_quiet, name),
-                inherited=inherited,
-            )
+            listeners[name] = self._open_listeners(name, settings, inherited)
             stack.callback(listeners[name].close)
         return listeners
 
+    def _open_listeners(self, name: str, settings: PoolSettings, inherited: Inherited) -> Listeners:
+        return Listeners.open(
+            self._loop,
+            [parse_address(text) for text in settings.bind],
+            backlog=settings.backlog,
+            on_quiet=partial(self._retired_is_quiet, name),
+            inherited=inherited,
+        )
+
     def _make_pools(self) -> dict[str, Pool]:
-        return {
-            name: Pool(name=name, policy=policy(settings), size=resolve_workers(settings)[0])
-            for name, settings in self._pools.items()
-        }
+        return {name: _make_pool(name, settings) for name, settings in self._pools.items()}
 
     def _look_interval(self) -> float:
         shortest = min(settings.health.stall_after for settings in self._pools.values())
@@ -255,3 +294,12 @@ class Daemon:
             # What a killed one had started itself is a child of ours by the next pass.
             if not await asyncio.to_thread(kill_strays, known):
                 break
+
+
+def _make_pool(name: str, settings: PoolSettings) -> Pool:
+    return Pool(
+        name=name,
+        policy=policy(settings),
+        size=resolve_workers(settings)[0],
+        preload=settings.preload,
+    )

@@ -59,12 +59,14 @@ class Reloader:
         hands: Mapping[str, Hands],
         pools: Pools,
         submit: Submit,
+        on_change: Callable[[Settings], None],
     ) -> None:
         self._loaded = loaded
         self._owner = owner
         self._hands = hands
         self._pools = pools
         self._submit = submit
+        self._on_change = on_change
         self._turn = asyncio.Lock()
 
     @property
@@ -102,6 +104,7 @@ class Reloader:
                 warnings=fresh.warnings,
                 sources=fresh.sources,
             )
+            self._on_change(wanted)
             notes += [str(warning) for warning in fresh.warnings]
             return Reload(operations=tuple(operations), notes=tuple(notes))
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from drumd.supervisor.admin.office import Office
-from drumd.supervisor.admin.operator import FINAL, RefusedError
+from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError
 from drumd.supervisor.announcer import Announcer
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import OperationKind, OperationState
+from drumd.supervisor.core.model import OperationState
 from drumd.supervisor.owner import Owner
 
 HANDLED = (
@@ -62,7 +62,7 @@ class SignalDesk:
         self._owner = owner
         self._office = office
         self._announcer = announcer
-        self._reload: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
         self._had_terminal = _has_terminal()
         self._hung_up = False
 
@@ -94,36 +94,35 @@ class SignalDesk:
         self._note(number, refusal or f"one worker {'more' if by_how_many > 0 else 'fewer'}")
 
     def _begin_reload(self) -> None:
-        if self._reload is not None and not self._reload.done():
-            self._note(signal.SIGHUP, "a reload is under way already")
-            return
-        self._note(
-            signal.SIGHUP, "restarts all pools, one worker after the other, with the code on disk"
-        )
-        self._reload = asyncio.get_running_loop().create_task(self._restart_all())
+        self._note(signal.SIGHUP, "reads the config again, and rolls out what it changes")
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
-    async def _restart_all(self) -> None:
-        """Restart every pool; between RELOADING=1 and READY=1 systemd knows that it goes on."""
+    async def _reload(self) -> None:
+        """Reload; between RELOADING=1 and READY=1 systemd knows that it goes on.
+
+        A later reload supersedes what it finds going on; the last one to end is the end.
+        """
         self._announcer.reloading()
         try:
-            for name, pool in self._owner.pools.items():
-                if pool.up:
-                    await self._restart(name)
-        finally:
-            self._announcer.reloaded()
-
-    async def _restart(self, pool: str) -> None:
-        try:
-            operation = self._office.submit(
-                OperationKind.RESTART, pool, slot=None, size=None, by="SIGHUP"
-            )
+            reload = await self._office.reload(None, by="SIGHUP")
+            for note in reload.notes:
+                self._note(signal.SIGHUP, note)
+            for operation in reload.operations:
+                await self._see_through(operation)
         except RefusedError as error:
             self._note(signal.SIGHUP, str(error))
-            return
+        finally:
+            if len(self._reloads) == 1:
+                self._announcer.reloaded()
+
+    async def _see_through(self, operation: Operation) -> None:
         while operation.state not in FINAL:
             operation = await self._office.wait(operation.id, _WAIT)
         if operation.state is OperationState.FAILED:
-            self._note(signal.SIGHUP, f"pool {pool} was not restarted: {operation.reason}")
+            text = f"pool {operation.pool} was not reloaded: {operation.reason}"
+            self._note(signal.SIGHUP, text)
 
     def _note(self, number: signal.Signals, text: str) -> None:
         self._announcer.tell(Fact(event=Happened.SIGNAL_RECEIVED, reason=f"{number.name}: {text}"))

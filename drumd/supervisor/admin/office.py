@@ -6,9 +6,16 @@ import time
 from typing import Any
 
 from drumd import __version__
+from drumd.config.diff import Changes
 from drumd.config.kinds import MAX_WORKERS
 from drumd.supervisor.admin.desk import Desk
-from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
+from drumd.supervisor.admin.operator import (
+    FINAL,
+    Operation,
+    RefusedError,
+    Reload,
+    UnknownNameError,
+)
 from drumd.supervisor.admin.status import daemon_document, pool_numbers
 from drumd.supervisor.core.events import Cancelled, Submitted
 from drumd.supervisor.core.model import Operation as CoreOperation
@@ -20,6 +27,7 @@ from drumd.supervisor.observe.snapshot import Snapshot
 from drumd.supervisor.owner import Owner
 from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.processes.exits import Exits
+from drumd.supervisor.reloading import Reloader
 from drumd.wire.scoreboard import Scoreboard
 
 MAX_QUEUED = 16
@@ -39,6 +47,7 @@ class Office:
         *,
         exits: Exits,
         logs: Logs,
+        reloader: Reloader,
         admin_socket: str | None,
     ) -> None:
         self._owner = owner
@@ -48,6 +57,7 @@ class Office:
         self._board = board
         self._exits = exits
         self._logs = logs
+        self._reloader = reloader
         self._started_at = time.time()
         self._admin_socket = admin_socket
 
@@ -110,6 +120,14 @@ class Office:
         self._desk.update(pool, (operation,))
         self._owner.post(pool, Submitted(operation=operation))
         return self._desk.get(operation.id)
+
+    async def reload(self, pool: str | None, *, by: str) -> Reload:
+        """Read the config again and begin what it changes, of one pool or of all."""
+        return await self._reloader.reload(pool, by)
+
+    async def changes(self) -> Changes:
+        """Return what a reload would change."""
+        return await self._reloader.changes()
 
     def operation(self, operation_id: str) -> Operation:
         """Return an operation; raise `UnknownNameError`."""

@@ -80,7 +80,7 @@ class Generations:
             number=self._latest,
             settings=settings,
             app_dir=Path(settings.app_dir).resolve(),
-            environ={**around.environ, **settings.environment},
+            environ=_environ(around.environ, settings),
             metrics_dir=around.files.directory(self._pool, self._latest) if wanted else None,
             limits=limits(settings),
             runtime="" if settings.runtime == "auto" else str(settings.runtime),
@@ -112,3 +112,9 @@ class Generations:
         self._around.in_background(
             asyncio.to_thread(self._around.app_metrics.end, ended.metrics_dir, into)
         )
+
+
+def _environ(environ: Mapping[str, str], settings: PoolSettings) -> dict[str, str]:
+    # Bytecode is told from its source's by whole seconds and size: too coarse for who edits.
+    own = {"PYTHONDONTWRITEBYTECODE": "1"} if settings.reload else {}
+    return {**own, **environ, **settings.environment}
