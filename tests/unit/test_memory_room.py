@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drumd.supervisor.core.model import Room
-from drumd.supervisor.pool.memory import room_of
+from drumd.supervisor.pool.memory import Reading, room_of
 from drumd.supervisor.processes.memory_room import (
     Free,
     anonymous_memory,
@@ -28,26 +28,37 @@ def cgroup(directory: Path, **files: str) -> Path:
 
 def test_a_worker_takes_what_the_largest_one_takes() -> None:
     """Room is free memory divided by the private memory of the largest worker there is."""
-    assert room_of([100 * MIB, 300 * MIB], [], FREE, template=False) == Room(
+    reading = Reading(ready=[100 * MIB, 300 * MIB], free=FREE)
+    assert room_of(reading, template=False) == Room(
         workers=3, why="1000 MiB left by the machine, a worker takes 300 MiB"
     )
 
 
 def test_a_template_takes_its_share_first() -> None:
     """Where a new template comes first, it takes as much as the one that is there."""
-    room = room_of([100 * MIB], [650 * MIB], FREE, template=True)
+    reading = Reading(ready=[100 * MIB], templates=[650 * MIB], free=FREE)
+    room = room_of(reading, template=True)
     assert room is not None
     assert room.workers == 3
     assert "a template takes 650 MiB" in room.why
-    room = room_of([600 * MIB], [], FREE, template=True)
+    room = room_of(Reading(ready=[600 * MIB], free=FREE), template=True)
     assert room is not None
     assert room.workers == 0
 
 
-@pytest.mark.parametrize(("private", "free"), [([], FREE), ([100 * MIB], None)])
-def test_without_figures_nothing_is_said(private: list[int], free: Free | None) -> None:
+def test_what_starts_will_grow() -> None:
+    """A worker that starts will take as much as the others, and what it has not yet is not free."""
+    reading = Reading(ready=[300 * MIB], starting=[100 * MIB, 300 * MIB], free=FREE)
+    room = room_of(reading, template=False)
+    assert room is not None
+    assert room.workers == 2
+    assert "200 MiB of it for those that start" in room.why
+
+
+@pytest.mark.parametrize("reading", [Reading(free=FREE), Reading(ready=[100 * MIB])])
+def test_without_figures_nothing_is_said(reading: Reading) -> None:
     """Without a worker to go by, or any known limit, there is no room to tell of."""
-    assert room_of(private, [], free, template=False) is None
+    assert room_of(reading, template=False) is None
 
 
 def test_a_cgroup_leaves_its_limit_less_what_is_used(tmp_path: Path) -> None:

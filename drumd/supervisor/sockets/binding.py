@@ -73,19 +73,27 @@ class Listeners:
         which are no longer told), and when all did, `drop_removed` closes them.
         """
         kept = [e for e in self._endpoints if e.wanted in addresses]
-        known = {endpoint.wanted for endpoint in kept}
+        # One that is only just being let go of still has its address: it comes back.
+        leaving = (*self._removing, *self._left)
+        back = [e for e in leaving if e.wanted in addresses and e.can_return]
+        known = {endpoint.wanted for endpoint in (*kept, *back)}
         self._backlog = backlog
         opened = self._open([a for a in addresses if a not in known], Inherited.none())
         try:
             if self._balance == "per-slot":
-                self._grow(opened, max(self._slots(), default=0) + 1)
+                self._grow([*back, *opened], max(self._slots(), default=0) + 1)
         except ListenError:
             for endpoint in opened:
                 endpoint.close()
             raise
         order = list(addresses)
         removed = [endpoint for endpoint in self._endpoints if endpoint not in kept]
-        self._endpoints = sorted(kept + opened, key=lambda e: order.index(e.wanted))
+        for endpoint in back:
+            endpoint.let_in()
+            self._removal.cancel(endpoint)
+        self._removing = [endpoint for endpoint in self._removing if endpoint not in back]
+        self._left = [endpoint for endpoint in self._left if endpoint not in back]
+        self._endpoints = sorted([*kept, *back, *opened], key=lambda e: order.index(e.wanted))
         self._removing += removed
         for endpoint in removed:
             endpoint.shut_out()
