@@ -59,7 +59,7 @@ class Announcer:
         if fact.pool is None or fact.attempt is None or "pid" in fact.extra:
             return fact
         pids = self._hands[fact.pool].crew.pids
-        ended = fact.event is Happened.WORKER_EXITED
+        ended = fact.event in (Happened.WORKER_EXITED, Happened.TEMPLATE_EXITED)
         pid = pids.pop(fact.attempt, None) if ended else pids.get(fact.attempt)
         return fact if pid is None else replace(fact, extra={"pid": pid, **fact.extra})
 

@@ -409,3 +409,28 @@ async def test_a_bind_that_fails_changes_nothing(cleanup: ExitStack) -> None:
     connect(cleanup, ("127.0.0.1", port_of(listeners)), 1)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((free.host, free.port), timeout=10)
+
+
+async def test_a_bind_can_be_taken_back(cleanup: ExitStack, tmp_path: Path) -> None:
+    """An address that comes back while it is emptied serves new clients again, all of them."""
+    path = UnixAddress(str(tmp_path / "app.sock"))
+    other = TcpAddress("127.0.0.2", 0)
+    listeners = open_listeners(cleanup, ANY_PORT, path)
+    listeners.set_balance("per-slot", slots=2)
+    before = listeners.addresses
+    listeners.rebind((other,), backlog=100)
+    listeners.rebind((ANY_PORT, path), backlog=100)
+    assert listeners.addresses == before
+    connect(cleanup, ("127.0.0.1", port_of(listeners)), 4)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path.path)
+        assert sum(waiting(listeners).values()) == 5
+    await until(lambda: listeners.removable, what="nobody waits at what went")
+    # From the end too: released by all, but not closed yet.
+    listeners.rebind((path,), backlog=100)
+    await until(lambda: len(listeners.ids()) == 1, what="nobody waits there")
+    listeners.rebind((ANY_PORT, path), backlog=100)
+    listeners.drop_removed()
+    connect(cleanup, ("127.0.0.1", port_of(listeners)), 1)
+    assert sum(waiting(listeners).values()) == 1
+    assert listeners.addresses == before

@@ -77,8 +77,7 @@ class AppMetrics:
         """Return the families of all pools, by the directories of their generations.
 
         Each sample has its pool. A family that two pools have is one. What cannot be read is
-        skipped and counted, and so is what a generation defines otherwise than the one that comes
-        before it.
+        skipped and counted, and so is what a generation defines otherwise than the one before it.
         """
         families: dict[str, Metric] = {}
         for pool, generations in directories.items():

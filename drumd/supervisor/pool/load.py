@@ -55,7 +55,8 @@ class LoadGauge:
             seen = self._workers.get(worker.attempt)
             if seen is None:
                 seen = self._workers[worker.attempt] = _Worker(cpu_seconds(handle.pid))
-            lag = record.lag_ns / 1e9
+            # The lag is told by the beat after it; while the loop is blocked there is none.
+            lag = max(record.lag_ns / 1e9, now - record.beat_ns / 1e9 - BEAT_INTERVAL)
             seen.looks += 1
             seen.filled += min(1.0, record.in_flight / record.capacity) if record.capacity else 0.0
             seen.late += lag / (lag + BEAT_INTERVAL)

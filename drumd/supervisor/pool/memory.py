@@ -23,16 +23,20 @@ WORKERS_EVERY = 10.0
 ROOM_EVERY = 1.0
 """Least seconds between two measurements of the room that nobody asked for."""
 
+_Place = tuple[Kind, WorkerState]
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What a thread has read."""
 
-    private: Mapping[int, int]
-    """Bytes that are each worker's alone, by attempt."""
-    templates: tuple[int, ...]
-    """Bytes that a template of this pool takes without anybody to share them with."""
-    free: Free | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was read of a pool's processes: bytes."""
+
+    ready: Collection[int] = ()
+    """What is each ready worker's alone."""
+    starting: Collection[int] = ()
+    """The same of those that have not grown yet."""
+    templates: Collection[int] = ()
+    """What each template takes without anybody to share it with."""
+    free: Free | None = None
 
 
 class MemoryGauge:
@@ -42,35 +46,30 @@ class MemoryGauge:
         self._crew = crew
         self._generations = generations
         self._around = around
-        self._workers: dict[int, Kind] = {}
-        """Who was ready at the last measurement of the room, by attempt."""
+        self._places: dict[int, _Place] = {}
+        """What each process was at the last decision, by attempt."""
         self._wanted = False
         """The room matters to this pool."""
-        self._room: Room | None = None
-        self._measured_at = 0.0
+        self._known: Room | None = None
+        """What the owner believes."""
         self._read_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
     def project(self, pool: Pool) -> None:
-        """Measure the room soon, if a worker has become ready or ended since the last time."""
+        """Measure the room soon, if a worker has started, become ready, or ended."""
         self._wanted = pool.policy.tight is not Tight.IGNORE
-        ready = {
-            worker.attempt: worker.kind
-            for worker in pool.workers.values()
-            if worker.state is WorkerState.READY
-        }
-        changed = ready != self._workers
-        self._workers = ready
-        if changed and self._wanted and self._running is None:
-            wait = max(0.0, self._measured_at + ROOM_EVERY - time.monotonic())
-            self._running = self._around.loop.create_task(self._measure_after(wait))
+        self._known = pool.room
+        places = {worker.attempt: (worker.kind, worker.state) for worker in pool.workers.values()}
+        changed = places != self._places
+        self._places = places
+        if changed and self._wanted:
+            self._measure_after(max(0.0, self._read_at + ROOM_EVERY - time.monotonic()))
 
     def look(self, now: float) -> None:
-        """Read the workers' memory, now and then, where recycling goes by it."""
-        if now - self._read_at < WORKERS_EVERY or self._running is not None:
-            return
-        if any(each.settings.recycle.max_memory is not None for each in self._generations):
-            self._running = self._around.loop.create_task(self._measure_after(0.0))
+        """Measure now and then: memory changes without us, and recycling may go by it."""
+        recycling = any(g.settings.recycle.max_memory is not None for g in self._generations)
+        if (recycling or self._wanted) and now - self._read_at >= WORKERS_EVERY:
+            self._measure_after(0.0)
 
     async def measure(self, *, template: bool = False) -> None:
         """Have the owner know the room as it is now, before it is asked for what takes it.
@@ -85,7 +84,11 @@ class MemoryGauge:
         if self._running is not None:
             self._running.cancel()
 
-    async def _measure_after(self, wait: float) -> None:
+    def _measure_after(self, wait: float) -> None:
+        if self._running is None:
+            self._running = self._around.loop.create_task(self._measure_soon(wait))
+
+    async def _measure_soon(self, wait: float) -> None:
         try:
             await asyncio.sleep(wait)
             reading = await self._read()
@@ -94,56 +97,60 @@ class MemoryGauge:
         if self._wanted:
             self._tell(reading, template=False)
 
-    async def _read(self) -> _Reading:
+    async def _read(self) -> Reading:
+        self._read_at = time.monotonic()
         pids = {
-            attempt: (kind, handle.pid)
-            for attempt, kind in self._workers.items()
+            attempt: (place, handle.pid)
+            for attempt, place in self._places.items()
             if (handle := self._crew.handles.get(attempt)) is not None
         }
-        reading = await asyncio.to_thread(_read, pids)
-        self._measured_at = self._read_at = time.monotonic()
-        for attempt, amount in reading.private.items():
+        private, reading = await asyncio.to_thread(_read, pids)
+        for attempt, amount in private.items():
             handle = self._crew.handles.get(attempt)
             if handle is not None:
                 handle.private = amount
         return reading
 
-    def _tell(self, reading: _Reading, *, template: bool) -> None:
-        room = room_of(reading.private.values(), reading.templates, reading.free, template=template)
-        if room != self._room:
-            self._room = room
+    def _tell(self, reading: Reading, *, template: bool) -> None:
+        room = room_of(reading, template=template)
+        if room != self._known:
             self._around.post(self._crew.pool, RoomMeasured(room=room))
 
 
-def room_of(
-    private: Collection[int], templates: Collection[int], free: Free | None, *, template: bool
-) -> Room | None:
-    """Return how many further workers fit beside those that take `private` bytes each.
+def room_of(reading: Reading, *, template: bool) -> Room | None:
+    """Return how many further workers fit; None when nobody can tell.
 
-    With `template` a new template comes before them; it takes as much as the largest of
-    `templates`, or, without any, as a worker. None where nobody can tell.
+    Each takes as much as the largest ready one has for itself. What is starting will grow to that
+    too. With `template` a new template comes before them: it takes as much as the largest one that
+    there is, or, without any, as a worker.
     """
-    need = max(private, default=0)
-    if free is None or not need:
+    need = max(reading.ready, default=0)
+    if reading.free is None or not need:
         return None
-    amount, words = free.amount, [f"{in_words(free.amount)} left by {free.bound}"]
+    words = [f"{in_words(reading.free.amount)} left by {reading.free.bound}"]
+    growing = sum(max(0, need - amount) for amount in reading.starting)
+    if growing:
+        words.append(f"{in_words(growing)} of it for those that start")
+    first = max(reading.templates, default=need) if template else 0
     if template:
-        first = max(templates, default=need)
-        amount = max(0, amount - first)
         words.append(f"a template takes {in_words(first)}")
     words.append(f"a worker takes {in_words(need)}")
-    return Room(workers=amount // need, why=", ".join(words))
+    left = max(0, reading.free.amount - growing - first)
+    return Room(workers=left // need, why=", ".join(words))
 
 
-def _read(pids: Mapping[int, tuple[Kind, int]]) -> _Reading:
-    private = {
-        attempt: amount
-        for attempt, (kind, pid) in pids.items()
-        if kind is not Kind.TEMPLATE and (amount := private_memory(pid)) is not None
-    }
-    templates = tuple(
-        amount
-        for kind, pid in pids.values()
-        if kind is Kind.TEMPLATE and (amount := anonymous_memory(pid)) is not None
+def _read(pids: Mapping[int, tuple[_Place, int]]) -> tuple[Mapping[int, int], Reading]:
+    """Return the private memory of the ready workers by attempt, and all that there is to read."""
+    ready: dict[int, int] = {}
+    starting: list[int] = []
+    templates: list[int] = []
+    for attempt, ((kind, state), pid) in pids.items():
+        if kind is Kind.TEMPLATE:
+            templates.append(anonymous_memory(pid) or 0)
+        elif state is WorkerState.STARTING:
+            starting.append(private_memory(pid) or 0)
+        elif state is WorkerState.READY and (amount := private_memory(pid)) is not None:
+            ready[attempt] = amount
+    return ready, Reading(
+        ready=ready.values(), starting=starting, templates=templates, free=free_memory()
     )
-    return _Reading(private, templates, free_memory())

@@ -12,6 +12,7 @@ from drumd.supervisor.sockets.errors import ListenError
 from drumd.supervisor.sockets.inherited import Inherited
 from drumd.supervisor.sockets.opening import open_tcp, open_unix
 from drumd.supervisor.sockets.queues import depth
+from drumd.supervisor.sockets.removals import Removals
 from drumd.supervisor.sockets.retiring import Retirement
 from drumd.wire.address import Address, InheritedAddress, TcpAddress, UnixAddress
 
@@ -31,15 +32,11 @@ class Listeners:
         self._backlog = backlog
         self._unix_mode = 0o660
         self._endpoints: list[Endpoint] = []
-        self._removing: list[Endpoint] = []
-        """Not wanted any more: workers accept from them until nobody waits there."""
         self._number = count().__next__
         self._balance: Balance = "shared"
         self._steered_to: frozenset[int] = frozenset({0})
         self._retirement: Retirement[int] = Retirement(loop, on_quiet)
-        self._removal: Retirement[Endpoint] = Retirement(loop, self._leave)
-        self._left: list[Endpoint] = []
-        """Removed ones at which nobody waits any more."""
+        self._removals = Removals(loop)
         self.notes: list[str] = []
         """What could not be had as asked for, in words for the log."""
 
@@ -73,40 +70,36 @@ class Listeners:
         which are no longer told), and when all did, `drop_removed` closes them.
         """
         kept = [e for e in self._endpoints if e.wanted in addresses]
-        known = {endpoint.wanted for endpoint in kept}
+        # One that is only just being let go of still has its address: it comes back.
+        leaving = (*self._removals.emptying, *self._removals.empty)
+        back = [e for e in leaving if e.wanted in addresses and e.can_return]
+        known = {endpoint.wanted for endpoint in (*kept, *back)}
         self._backlog = backlog
         opened = self._open([a for a in addresses if a not in known], Inherited.none())
         try:
             if self._balance == "per-slot":
-                self._grow(opened, max(self._slots(), default=0) + 1)
+                self._grow([*back, *opened], max(self._slots(), default=0) + 1)
         except ListenError:
             for endpoint in opened:
                 endpoint.close()
             raise
         order = list(addresses)
         removed = [endpoint for endpoint in self._endpoints if endpoint not in kept]
-        self._endpoints = sorted(kept + opened, key=lambda e: order.index(e.wanted))
-        self._removing += removed
+        for endpoint in back:
+            self._removals.take_back(endpoint)
+        self._endpoints = sorted([*kept, *back, *opened], key=lambda e: order.index(e.wanted))
         for endpoint in removed:
-            endpoint.shut_out()
-            self._removal.watch(endpoint, list(endpoint.sockets.values()))
+            self._removals.add(endpoint)
         self._apply_steering()
-
-    def _leave(self, endpoint: Endpoint) -> None:
-        self._removing.remove(endpoint)
-        self._left.append(endpoint)
 
     @property
     def removable(self) -> bool:
         """Whether there are removed listeners that nobody waits at, for all workers to release."""
-        return bool(self._left)
+        return bool(self._removals.empty)
 
     def drop_removed(self) -> None:
         """End the removed listeners that nobody waits at, for everyone who still holds them."""
-        for endpoint in self._left:
-            self._removal.cancel(endpoint)
-            endpoint.end()
-        self._left = []
+        self._removals.drop()
 
     def _open(self, addresses: Sequence[Address], inherited: Inherited) -> list[Endpoint]:
         """Listen on all `addresses`, or on none: raise `ListenError`."""
@@ -276,14 +269,14 @@ class Listeners:
     def close(self) -> None:
         """Close all sockets: from here on clients are refused."""
         self._retirement.close()
-        self._removal.close()
-        for endpoint in (*self._all(), *self._left):
+        self._removals.close()
+        for endpoint in self._endpoints:
             endpoint.close()
-        self._endpoints, self._removing, self._left = [], [], []
+        self._endpoints = []
 
     def _all(self) -> list[Endpoint]:
         """Return all endpoints that workers accept from."""
-        return [*self._endpoints, *self._removing]
+        return [*self._endpoints, *self._removals.emptying]
 
     def _split(self) -> list[Endpoint]:
         return [endpoint for endpoint in self._all() if endpoint.can_split]

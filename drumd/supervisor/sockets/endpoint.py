@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from drumd.supervisor.sockets.opening import SocketFile, open_sibling
-from drumd.supervisor.sockets.steering import Group, shut_out
+from drumd.supervisor.sockets.steering import Group, let_in, shut_out
 from drumd.wire.address import Address
 
 
@@ -118,6 +118,17 @@ class Endpoint:
             for sock in self._sockets.values():
                 with suppress(OSError):  # then it goes on as before until it is closed
                     shut_out(sock)
+
+    @property
+    def can_return(self) -> bool:
+        """Whether `let_in` can undo `shut_out`: not for a Unix socket, whose file is gone."""
+        return self._first.family != socket.AF_UNIX
+
+    def let_in(self) -> None:
+        """Undo `shut_out`."""
+        for sock in self._sockets.values():
+            with suppress(OSError):  # ENOENT: it had not been shut out
+                let_in(sock)
 
     def end(self) -> None:
         """End all sockets for everyone who still holds them, and close them."""

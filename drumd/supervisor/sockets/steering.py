@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 # asm-generic/socket.h; the socket module lacks them
 SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 MAX_SOCKETS = 2000
@@ -123,6 +124,11 @@ def shut_out(sock: socket.socket) -> None:
             (_RET, 0, 0, 0xFFFF),
         ],
     )
+
+
+def let_in(sock: socket.socket) -> None:
+    """Undo `shut_out`; raise OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def _set_program(sock: socket.socket, option: int, instructions: Sequence[Instruction]) -> None:
