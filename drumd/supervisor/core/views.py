@@ -22,6 +22,17 @@ def wanted_slots(pool: Pool) -> tuple[Slot, ...]:
     return pool.slots[: pool.size]
 
 
+def places_of(pool: Pool, kind: Kind) -> tuple[Slot, ...]:
+    """Return the places of a kind."""
+    match kind:
+        case Kind.SLOT:
+            return pool.slots
+        case Kind.SPARE:
+            return pool.spares
+        case Kind.TEMPLATE:
+            return pool.templates
+
+
 def incumbent(pool: Pool, slot: Slot) -> Worker | None:
     """Return the slot's incumbent worker."""
     return None if slot.incumbent is None else pool.workers.get(slot.incumbent)
