@@ -50,6 +50,8 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         """Held to accept, to release a listener, and to count connections."""
         self._full = False
         """Listeners were left alone since there are too many connections."""
+        self._asked: socket.socket | None = None
+        """The listener that the last new connection came from; None once there was no more."""
         self._next_turn = self._next_look = 0.0
         self._listeners = Listeners(self._start)
         for fd, callback in (
@@ -86,8 +88,12 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     # --- in the threads ---------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        new = False
         try:
-            while (found := self._waiting.take()) is not None:
+            # A listener is one among many in the epoll, though many may wait there. So a thread
+            # that served a kept connection looks first for a new one, as long as there were some.
+            while (found := (None if new else self._asked) or self._waiting.take()) is not None:
+                new = not isinstance(found, Connection)
                 conn = found if isinstance(found, Connection) else self._accept(found)
                 if conn is not None:
                     self._serve_once(conn)
@@ -105,6 +111,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     def _accept(self, listener: socket.socket) -> Connection | None:
         """Return a new connection, if there is still one."""
         with self._door:
+            self._asked = None
             if listener.fileno() < 0:
                 return None  # released meanwhile
             if self.nr_conns >= self.worker_connections:
@@ -116,6 +123,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
                 return None  # a sibling was quicker, or the client is gone again
             finally:
                 self._waiting.listen_again(listener)
+            self._asked = listener
             self.nr_conns += 1
             return Connection(self.cfg, client, address, listener.getsockname())
 
