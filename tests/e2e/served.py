@@ -66,11 +66,7 @@ class Served:
 
     def pids(self, pool: str = "web") -> list[int]:
         """Return the pids of a pool's ready workers, by slot."""
-        return [
-            each["pid"]
-            for each in self.workers(pool)
-            if each["state"] == "ready" and each["lease"] is not None  # a template has none
-        ]
+        return [each["pid"] for each in self.workers(pool) if each["state"] == "ready"]
 
     def ready(self, pool: str = "web") -> list[int]:
         """Wait until a pool is ready; return its workers' pids by slot."""
