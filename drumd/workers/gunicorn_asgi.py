@@ -7,21 +7,28 @@ import signal
 import socket
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gasgi import ASGIWorker
 
+from drumd.workers.adoption import Adoptions
 from drumd.workers.gunicorn_asgi_protocol import Protocol
 from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.handover import Handover
 from drumd.workers.lifespan import Lifespan
 from drumd.workers.loader import is_double_callable
+from drumd.workers.meter import Meter
 from drumd.workers.orders import (
     DRAIN_TURN,
     IGNORED_SIGNALS,
     LEAVE_SIGNALS,
     listening_socket,
 )
+from drumd.workers.runtime import Place
+
+if TYPE_CHECKING:
+    from drumd.wire.messages import Drain
 
 SETTLE = 0.01
 """Seconds after which connections that asyncio has just accepted have their transports."""
@@ -42,6 +49,20 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
     """Serves any number of connections from one event loop (uvloop where it is installed)."""
 
     interface = "asgi"
+
+    def enlist(self, place: Place, meter: Meter) -> None:
+        """Take the worker's place; before `init_process`."""
+        self._adoptions = Adoptions(lambda note: Protocol(self, note), self.log.error_log)
+        handover = Handover(self._adoptions.take)
+        self.heirs = handover.heirs
+        # What TLS and HTTP/2 know of a connection is in this process, and stays here.
+        if (
+            not self.cfg.is_ssl
+            and self.cfg.http2_cleartext == "off"
+            and self.cfg.protocol == "http"
+        ):
+            self.handover = handover
+        super().enlist(place, meter)
 
     def load_wsgi(self) -> None:
         """Load the app; a syntax error in it ends the worker like any other."""
@@ -88,6 +109,9 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
             await self._unless_leaving(self._steer())
             await self._release()
             if await self._drained():
+                if self.handover is not None:
+                    self.handover.leavers.close()
+                self.meter.connections(0)
                 await self._unless_stopped(lifespan.shutdown())
                 self.orders.drained()
         finally:
@@ -118,27 +142,41 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
 
     async def _drained(self) -> bool:
         """Wait until all connections ended, unless the deadline or an order to stop comes first."""
-        drain = self.orders.drain
-        if drain is None or self.orders.stopped:
-            return False
+        drain: Drain | None = None
+        handing, since = False, 0.0
         self.draining = True
         for protocol in tuple(self.protocols):
             protocol.drain()
-        lingered = monotonic() + drain.linger
-        while self.protocols:
+        while self.protocols or self.heirs.unsettled or self._adoptions.going_on:
             now = monotonic()
-            if self._must_stop(now):
+            deserted = handing and not self.heirs
+            if drain is not self.orders.drain or handing != bool(self.heirs):
+                drain, handing, since = self.orders.drain, bool(self.heirs), now
+            if self.orders.stopped or drain is None or now > drain.deadline:
                 return False
-            if now >= lingered:
-                self.alive = False  # HTTP/2 connections say GOAWAY
-                for protocol in tuple(self.protocols):
+            # What was left to heirs that are gone is read first.
+            lingered = not (handing or deserted) and now >= since + drain.linger
+            self.alive = not lingered  # else HTTP/2 connections say GOAWAY
+            for protocol in tuple(self.protocols):
+                if handing:
+                    protocol.hand_over_if_idle()
+                elif lingered:
                     protocol.close_if_idle()
-            await asyncio.sleep(DRAIN_TURN)
-        return True
+                else:
+                    protocol.stay()
+            await self._rest()
+        return not self.orders.stopped
 
-    def _must_stop(self, now: float) -> bool:
-        drain = self.orders.drain  # a later one may have moved the deadline
-        return self.orders.stopped or drain is None or now > drain.deadline
+    def look_again(self) -> None:
+        """Look at the connections before it is time to."""
+        self._turned.set()
+
+    async def _rest(self) -> None:
+        """Wait for orders, or what heirs say, or the next look at the connections."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TURN):
+                await self._turned.wait()
+        self._turned.clear()
 
     async def _unless_leaving(self, work: Any) -> bool:
         return await self._first(work, self._told_to_leave())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.asgi.protocol import _MAX_FINISHING_APP_CALLS, ASGIProtocol
 
+from drumd.wire.handover import Note
 from drumd.workers.asgi_meter import MeteredApp
 
 if TYPE_CHECKING:
@@ -49,13 +50,21 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
     _client: Any = None
     """The client's address, as told by the PROXY protocol if that is on."""
 
+    def __init__(self, worker: "Asgi", inherited: Note | None = None) -> None:
+        super().__init__(worker)
+        self._inherited = inherited
+        """What a leaver said of the connection, if it was taken over."""
+
     def connection_made(self, transport: Any) -> None:
         """Note the connection."""
         self.worker.protocols.add(self)
         self._summons: asyncio.Future[Any] = self.worker.loop.create_future()
+        self._made = monotonic()
         super().connection_made(transport)
         if self.worker.draining:
             self.drain()
+        if self._inherited is not None:
+            self._go_on(self._inherited)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -74,12 +83,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
     def idle(self) -> bool:
         """Return whether it only waits for an HTTP/1 request, of which no byte has come yet."""
         # A call of the app may still run after its answer: background tasks.
-        return (
-            self._awaiting_request
-            and not self._heard
-            and not self._finishing_calls
-            and not self._closed
-        )
+        return self._resting and not self._finishing_calls
+
+    @property
+    def _resting(self) -> bool:
+        return self._awaiting_request and not self._heard and not self._closed
 
     def close_if_idle(self) -> None:
         """Close the connection, if it only waits for a request."""
@@ -92,15 +100,25 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
             self._keepalive_timeout()
 
     def drain(self) -> None:
-        """Let the next answer that begins be the connection's last; begin to close a websocket."""
+        """Let each answer that begins while there is no heir be the connection's last.
+
+        Begin to close a websocket.
+        """
         # gunicorn asks when the head is written, and often again at the end. What it is told must
         # not change between: a client that was promised keep-alive may have asked again.
         begun = self._call is not None and self._status is not None
         promised = self._current_request if begun else None
+        last = None
         will_close = self._will_close
 
         def will_close_now(request: Any, response_requires_close: Any) -> bool:
-            return request is not promised or will_close(request, response_requires_close)
+            nonlocal promised, last
+            if request is not promised and request is not last:
+                if self.worker.heirs:
+                    promised = request
+                else:
+                    last = request
+            return request is last or will_close(request, response_requires_close)
 
         # Not by an override: it would be asked for each request, all the time.
         self._will_close = will_close_now
@@ -108,10 +126,53 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
             closing = self._websocket._send_close(SERVICE_RESTART, "restart")  # noqa: SLF001 - no public way
             self._closing_task = self.worker.loop.create_task(closing)
 
+    # --- handover ---------------------------------------------------------------------------------
+
+    def hand_over_if_idle(self) -> None:
+        """Give the connection to an heir, if it only waits for a request, and one has room."""
+        transport, heirs = self.transport, self.worker.heirs
+        if not self.idle or not heirs.have_room:
+            self.stay()
+        elif not transport.get_write_buffer_size():  # else at the next look
+            sock = transport.get_extra_info("socket")
+            if heirs.give(sock.fileno(), self._farewell()):
+                self._closed = True  # nobody says goodbye to the client
+                transport.abort()  # closes our fd; the connection lives on in the heir's
+            else:
+                self.stay()
+
+    def stay(self) -> None:
+        """Read the next request here, if it was left to an heir."""
+        if self._resting:
+            self._resume_reading()
+
+    def _farewell(self) -> Note:
+        proxy = None if self._inherited is None else self._inherited.proxy
+        # Only the parser that gunicorn takes where the PROXY protocol is on knows of it.
+        proxy = proxy or getattr(self._callback_parser, "proxy_protocol_info", None)
+        since = self._idle_since or self._made
+        return Note(idle_since=since, new=not self._idle_since, proxy=proxy)
+
+    def _go_on(self, note: Note) -> None:
+        """Go on where a leaver stopped."""
+        if note.proxy:
+            address = (note.proxy["client_addr"], note.proxy["client_port"])
+            if None not in address:  # a proxy's own connection has none
+                self._client = address
+        if note.new:
+            self._made = note.idle_since
+        else:
+            self._idle_since = note.idle_since
+            self._callback_parser.reset()  # no PROXY header comes any more
+        if note.unread:
+            self.data_received(note.unread_bytes)
+
     # --- HTTP/1: from request to request ----------------------------------------------------------
 
     def _start_http1(self, buffered: bytes = b"") -> None:
-        self._sockname = self.transport.get_extra_info("sockname")
+        name = self.transport.get_extra_info("sockname")
+        # gunicorn takes the first two characters of a Unix socket's path for a host and a port.
+        self._sockname = (name, None) if name and isinstance(name, str) else name
         self._peername = self.transport.get_extra_info("peername")
         self._completion = _Completion(self)
         self._awaiting_request = True
@@ -175,6 +236,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
             self.proceed()  # it was held back while there were too many calls
         elif not self._finishing_calls and not self._closed:
             self._idle_since = monotonic()
+            if self.worker.draining:
+                self.worker.look_again()
 
     def _outcome(self, call: asyncio.Task[bool]) -> bool:
         if call.cancelled():
@@ -213,6 +276,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
         self._heard = bool(pipelined)
         if pipelined:
             self._feed_callback_parser(pipelined)
+        elif worker.draining and worker.heirs.have_room:
+            # The next request is for an heir. Were it read here, then a client that asks without a
+            # pause would never be found at rest. (If the call goes on for long, the worker's next
+            # look at all connections lets it be read.)
+            self._pause_reading()
 
     def _client_address(self) -> Any:
         # The PROXY protocol's header opens a connection, so one look does for all of its requests.

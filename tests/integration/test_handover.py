@@ -41,6 +41,12 @@ KINDS = {
     for loop in ("uvloop", "asyncio")
     for http in ("httptools", "h11")
 }
+KINDS |= {
+    f"asgi-{loop}": Kind(
+        "handover:asgi", {"runtime": "gunicorn", "options": {"gunicorn": {"asgi_loop": loop}}}
+    )
+    for loop in ("uvloop", "asyncio")
+}
 # WSGI wants a server's name and port, so gunicorn takes those of the Host header.
 KINDS["gthread"] = Kind("handover:wsgi", {"runtime": "gunicorn"}, unix=[["", 0], ["x", 80]])
 
