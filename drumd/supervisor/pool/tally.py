@@ -2,9 +2,22 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from drumd.supervisor.observe.snapshot import START_BOUNDS
-from drumd.wire.records import NO_COUNTS, Record, add_counters
+from drumd.wire.records import COUNTERS, NO_COUNTS, Record, add_counters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTally:
+    """A tally over a re-exec. Counters have their names: another version may order them anew."""
+
+    counters: Mapping[str, int]
+    durations: tuple[int, ...]
+    exits: Mapping[str, int]
+    start_durations: tuple[int, ...]
+    start_seconds: float
 
 
 class Tally:
@@ -15,6 +28,23 @@ class Tally:
         self.exits: Counter[str] = Counter()
         self.start_durations = [0] * (len(START_BOUNDS) + 1)
         self.start_seconds = 0.0
+
+    def keep(self) -> KeptTally:
+        """Return what `resume` needs."""
+        return KeptTally(
+            counters=dict(zip(COUNTERS, self.folded, strict=False)),
+            durations=self.folded[len(COUNTERS) :],
+            exits=dict(self.exits),
+            start_durations=tuple(self.start_durations),
+            start_seconds=self.start_seconds,
+        )
+
+    def resume(self, kept: KeptTally) -> None:
+        """Go on counting from before a re-exec."""
+        self.folded = (*(kept.counters.get(name, 0) for name in COUNTERS), *kept.durations)
+        self.exits = Counter(kept.exits)
+        self.start_durations = list(kept.start_durations)
+        self.start_seconds = kept.start_seconds
 
     def fold(self, record: Record) -> None:
         """Add an ended worker's counters; exactly once for each worker."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from drumd.supervisor.sockets.queues import depth
@@ -15,6 +15,15 @@ steered away still ends in its queue one round trip later, and the kernel counts
 listener alone."""
 GIVE_UP_AFTER = 60.0
 """Seconds after which a queue that nobody empties counts as quiet: its clients gave up long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRetirement:
+    """How long a slot has been retiring, over a re-exec; monotonic seconds."""
+
+    since: float
+    quiet_since: float
+    told: bool
 
 
 @dataclass(slots=True)
@@ -45,6 +54,18 @@ class Retirement:
             now = self._loop.time()
             self._retiring[slot] = _Retiring(sockets, now, now)
             self._schedule()
+
+    def keep(self) -> Mapping[int, KeptRetirement]:
+        """Return what `resume` needs."""
+        return {
+            slot: KeptRetirement(retiring.since, retiring.quiet_since, retiring.told)
+            for slot, retiring in self._retiring.items()
+        }
+
+    def resume(self, slot: int, sockets: Sequence[socket.socket], kept: KeptRetirement) -> None:
+        """Go on with what was kept."""
+        self._retiring[slot] = _Retiring(list(sockets), kept.since, kept.quiet_since, kept.told)
+        self._schedule()
 
     def cancel(self, slot: int) -> None:
         """Forget `slot`."""
