@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from drumd.supervisor.admin.office import Office
 from drumd.supervisor.admin.operator import FINAL, RefusedError
@@ -25,6 +26,14 @@ HANDLED = (
 )
 _WAIT = 3600.0
 """Seconds until another look at a restart that goes on; no limit, only a bound for one wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSignals:
+    """What is known of the terminal, over a re-exec: it may be gone by the next look."""
+
+    had_terminal: bool
+    hung_up: bool
 
 
 @contextmanager
@@ -66,6 +75,20 @@ class SignalDesk:
         self._had_terminal = _has_terminal()
         self._hung_up = False
 
+    def keep(self) -> KeptSignals:
+        """Return what `resume` needs."""
+        return KeptSignals(self._had_terminal, self._hung_up)
+
+    def resume(self, kept: KeptSignals) -> None:
+        """Go on from what was known before a re-exec."""
+        self._had_terminal = kept.had_terminal
+        self._hung_up = kept.hung_up
+
+    @property
+    def reloading(self) -> bool:
+        """Whether a SIGHUP's restarts go on."""
+        return self._reload is not None and not self._reload.done()
+
     def take(self, number: signal.Signals) -> None:
         """Act on a signal."""
         match number:
@@ -87,14 +110,22 @@ class SignalDesk:
             case signal.SIGUSR1:
                 self._note(number, "drumd writes to stderr alone: there is no log file to reopen")
             case _:
-                self._note(number, "this version cannot replace its own program; restart drumd")
+                self._begin_reexec(number)
 
     def _scale(self, by_how_many: int, number: signal.Signals) -> None:
         refusal = self._office.scale_only_pool(by_how_many, number.name)
         self._note(number, refusal or f"one worker {'more' if by_how_many > 0 else 'fewer'}")
 
+    def _begin_reexec(self, number: signal.Signals) -> None:
+        try:
+            operation = self._office.re_exec(by=number.name)
+        except RefusedError as error:
+            self._note(number, str(error))
+        else:
+            self._note(number, f"replaces drumd's own program: {operation.id}")
+
     def _begin_reload(self) -> None:
-        if self._reload is not None and not self._reload.done():
+        if self.reloading:
             self._note(signal.SIGHUP, "a reload is under way already")
             return
         self._note(

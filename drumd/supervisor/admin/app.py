@@ -149,6 +149,10 @@ def _add_changing(app: FastAPI, operator: Operator, policy: Policy) -> None:
     async def scale(pool: str, body: ScaleBody, by: str = by_caller) -> Response:
         return _submit(operator, OperationKind.SCALE, pool, by, size=body.size)
 
+    @app.post("/re-exec")
+    async def re_exec(by: str = by_caller) -> Response:
+        return JSONResponse(operation_document(operator.re_exec(by=by)), 202)
+
     @app.delete("/operations/{operation_id}")
     async def cancel(operation_id: str, by: str = by_caller) -> dict[str, Any]:
         return operation_document(operator.cancel(operation_id, by=by))

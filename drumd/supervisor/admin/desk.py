@@ -59,10 +59,24 @@ class Desk:
             if self._operations.get(core.id) == view:
                 continue
             self._operations[core.id] = view
-            for waiter in self._waiters.pop(core.id, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._wake(core.id)
         self._forget_old()
+
+    def put(self, operation: Operation) -> None:
+        """Take note of how an operation of the daemon's own stands."""
+        self._operations[operation.id] = operation
+        self._wake(operation.id)
+        self._forget_old()
+
+    def release(self) -> None:
+        """Let all who wait have an answer now."""
+        for operation_id in list(self._waiters):
+            self._wake(operation_id)
+
+    def _wake(self, operation_id: str) -> None:
+        for waiter in self._waiters.pop(operation_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def get(self, operation_id: str) -> Operation:
         """Return an operation; raise `UnknownNameError`."""

@@ -2,13 +2,19 @@
 
 import difflib
 import os
-import time
+from collections.abc import Callable
 from typing import Any
 
 from drumd import __version__
 from drumd.config.settings import MAX_WORKERS
 from drumd.supervisor.admin.desk import Desk
-from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
+from drumd.supervisor.admin.operator import (
+    FINAL,
+    DaemonTask,
+    Operation,
+    RefusedError,
+    UnknownNameError,
+)
 from drumd.supervisor.admin.status import daemon_document, pool_numbers
 from drumd.supervisor.core.events import Cancelled, Submitted
 from drumd.supervisor.core.model import Operation as CoreOperation
@@ -40,6 +46,8 @@ class Office:
         exits: Exits,
         logs: Logs,
         admin_socket: str | None,
+        started_at: float,
+        re_exec: Callable[[str], Operation],
     ) -> None:
         self._owner = owner
         self._hands = hands
@@ -48,7 +56,8 @@ class Office:
         self._board = board
         self._exits = exits
         self._logs = logs
-        self._started_at = time.time()
+        self._started_at = started_at
+        self._re_exec = re_exec
         self._admin_socket = admin_socket
 
     @property
@@ -109,6 +118,10 @@ class Office:
             raise RefusedError(
                 f"cannot cancel {operation_id}: it is {operation.state.value} ({operation.reason})"
             )
+        if isinstance(operation.kind, DaemonTask):
+            raise RefusedError(
+                f"cannot cancel {operation_id}: it ends by itself within moments, well or not"
+            )
         running = operation.state is OperationState.RUNNING
         if running and operation.kind is not OperationKind.RESTART:
             undo = {
@@ -122,6 +135,15 @@ class Office:
             )
         self._owner.post(operation.pool, Cancelled(operation_id=operation_id, by=by))
         return operation
+
+    def re_exec(self, *, by: str) -> Operation:
+        """Replace the daemon's own program, workers untouched; raise `RefusedError`."""
+        return self._re_exec(by)
+
+    def release(self) -> None:
+        """Let all who wait or follow have an answer now; they ask again."""
+        self._desk.release()
+        self._journal.part()
 
     def shutdown(self, *, by: str) -> None:
         """Stop the daemon gracefully, as SIGTERM does."""

@@ -76,6 +76,7 @@ class Journal:
         self._last = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._partings = 0
 
     @property
     def last(self) -> int:
@@ -124,15 +125,21 @@ class Journal:
 
     async def follow(self, seq: int) -> AsyncIterator[Page]:
         """Yield what comes after number `seq`, as it comes, until the journal is closed."""
+        partings = self._partings
         while True:
             page = self.since(seq)
             if page.entries:
                 seq = page.last
                 yield page
-            elif self._closed:
+            elif self._closed or self._partings != partings:
                 return
             else:
                 await self._next()
+
+    def part(self) -> None:
+        """Let those who follow now end once they have read all; new ones may come."""
+        self._partings += 1
+        self._wake()
 
     def close(self) -> None:
         """Let the followers end once they have read all; `record` goes on working."""

@@ -14,6 +14,7 @@ from drumd.supervisor.health.watch import AwakeClock, Pulse, feel, judge
 from drumd.supervisor.pool.care import Care
 from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.kept import KeptCrew, KeptHands, resumed_handle
 from drumd.supervisor.pool.leases import NoLeaseError
 from drumd.supervisor.pool.specs import limits, worker_spec
 from drumd.supervisor.pool.surroundings import Surroundings
@@ -56,6 +57,35 @@ class Hands:
         self._balanced = False
         self._quiet: set[int] = set()
         """Slots whose listeners nobody waits at any more: to be released by all, then dropped."""
+
+    # --- over a re-exec -------------------------------------------------------------------------
+
+    def keep(self) -> KeptHands:
+        """Return what `resume` needs; nothing changes by it."""
+        return KeptHands(
+            crew=KeptCrew.of(self.crew),
+            app_dir=str(self._app_dir),
+            balanced=self._balanced,
+            quiet=frozenset(self._quiet),
+            awake=self._clock.awake,
+        )
+
+    def resume(self, kept: KeptHands) -> None:
+        """Go on with the workers that were started before a re-exec; raise OSError."""
+        crew = kept.crew
+        self.crew.runtime = crew.runtime
+        self.crew.pids = dict(crew.pids)
+        self.crew.tally.resume(crew.tally)
+        self.crew.last_words = list(crew.last_words)
+        self.crew.metrics_dir = None if crew.metrics_dir is None else Path(crew.metrics_dir)
+        self._app_dir = Path(kept.app_dir)
+        self._balanced = kept.balanced
+        self._quiet = set(kept.quiet)
+        self._clock = AwakeClock(self._around.look_interval, time.monotonic(), kept.awake)
+        for worker in crew.handles:
+            handle = resumed_handle(worker)
+            self.crew.handles[worker.attempt] = handle
+            self._care.resume(handle, worker)
 
     # --- actions --------------------------------------------------------------------------------
 
