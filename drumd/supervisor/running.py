@@ -53,13 +53,12 @@ def resume_daemon(state: int, failure: str) -> Callable[[], int]:
     loaded = kept.config.load()
     stack = ExitStack()
     logs, loop = _begin(loaded, stack)
-    running = Program.running()
     daemon = Daemon(
         loaded,
         logs,
         loop,
         stack,
-        program=running.with_command(document.program.command),
+        program=Program.running().typed_as(document.program),
         hold=lambda daemon: Holdings.resume(kept.holdings, loop, daemon.retired_is_quiet),
     )
     daemon.resume(kept)

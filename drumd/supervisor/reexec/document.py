@@ -99,11 +99,10 @@ class Document:
 
 
 def encode(state: KeptDaemon, program: Program) -> bytes:
-    """Return the document. The stub reads `program`, `arguments` and `fds` without any library."""
+    """Return the document. The stub reads `program` and `fds` without any library."""
     document = {
         "format": MAJOR,
         "program": asdict(program),
-        "arguments": program.arguments,
         "fds": sorted(fds_in(state)),
         "state": _adapter().dump_python(state, mode="json"),
     }

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,8 @@ class Program:
 
     command: tuple[str, ...]
     """As typed, so that a link such as `current` leads to the release that it points to by then."""
+    arguments: tuple[str, ...]
+    """Those of `drumd` itself, which stand at the end of `command`."""
     version: str
     interpreter: str
     """The old program's interpreter, links in its directory resolved."""
@@ -32,14 +33,15 @@ class Program:
         """Return the program of this process."""
         return cls(
             command=typed_command(sys.orig_argv),
+            arguments=tuple(sys.argv[1:]),
             version=__version__,
             interpreter=_real_interpreter(sys.executable),
             package=str(Path(drumd.__file__).resolve().parents[1]),
         )
 
-    def with_command(self, command: Sequence[str]) -> "Program":
-        """Return the same with the command that was typed once, before any re-exec."""
-        return replace(self, command=tuple(command))
+    def typed_as(self, other: "Program") -> "Program":
+        """Return this program with the command line of `other`, which it took over from."""
+        return replace(self, command=other.command, arguments=other.arguments)
 
     def resolve(self) -> str:
         """Return the path of the file to execute; raise `ReexecError` when it is not there."""
@@ -51,17 +53,6 @@ class Program:
                 "put the new version in its place, or restart drumd"
             )
         return found
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The arguments of `drumd` itself, without interpreter, its options and the script."""
-        rest = list(self.command[1:])
-        for index, word in enumerate(rest):
-            if word == "-m":
-                return tuple(rest[index + 2 :])
-            if not word.startswith("-"):
-                return tuple(rest[index + 1 :])
-        return ()
 
 
 def typed_command(argv: list[str]) -> tuple[str, ...]:

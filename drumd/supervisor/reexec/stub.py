@@ -66,7 +66,7 @@ def _return(state: int, error: BaseException) -> NoReturn:
     for fd in (state, *document["fds"]):
         os.set_inheritable(fd, True)
     stub = os.path.join(program["package"], "drumd", "supervisor", "reexec", "stub.py")  # noqa: PTH118
-    arguments = [program["interpreter"], "-P", stub, *document["arguments"]]
+    arguments = [program["interpreter"], "-P", stub, *program["arguments"]]
     os.environ[VARIABLE] = order.encode()
     os.execv(program["interpreter"], arguments)  # noqa: S606 - no shell is the point
 
