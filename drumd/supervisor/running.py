@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
@@ -20,6 +21,7 @@ from drumd.supervisor.holdings import Holdings
 from drumd.supervisor.observe.logging import Logs
 from drumd.supervisor.reexec.document import Document, from_memory
 from drumd.supervisor.reexec.program import Program
+from drumd.supervisor.signals import leave_to_main_thread
 from drumd.supervisor.sockets.errors import ListenError
 
 
@@ -77,6 +79,7 @@ def _begin(loaded: Loaded, stack: ExitStack) -> tuple[Logs, asyncio.AbstractEven
     settings = loaded.settings.supervisor
     logs = Logs(level=settings.log_level, form=settings.log_format)
     loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(initializer=leave_to_main_thread))
     stack.callback(logs.close)
     stack.callback(loop.close)
     return logs, loop

@@ -59,6 +59,15 @@ def caught(
                 signal.signal(number, handler)
 
 
+def leave_to_main_thread() -> None:
+    """Have the calling thread take no signal.
+
+    One that a thread takes is noted for the main thread, and an exec in that very moment would
+    lose it, though the main thread itself has blocked it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 class SignalDesk:
     """Takes signals on the loop, and has the owner or the office do what they ask for."""
 

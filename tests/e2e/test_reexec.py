@@ -297,7 +297,11 @@ def test_workers_that_die_meanwhile_are_replaced(upgradable: Callable[..., Upgra
 
 def signals_blocked(pid: int) -> bool:
     """Say whether SIGTERM waits for a process: bit 14 of SigBlk (proc_pid_status(5))."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    return takes_no_sigterm(Path(f"/proc/{pid}/status"))
+
+
+def takes_no_sigterm(status_file: Path) -> bool:
+    status = status_file.read_text()
     blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
     return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
@@ -310,6 +314,16 @@ def test_a_signal_that_comes_meanwhile_counts(upgradable: Callable[..., Upgradab
     up.daemon.signal(signal.SIGTERM)
     assert up.daemon.wait() == DaemonExit.STOPPED
     assert not any(alive(pid) for pid in up.workers)
+
+
+def test_signals_are_the_main_threads_alone(upgradable: Callable[..., Upgradable]) -> None:
+    """No other thread of drumd takes a signal: what it had taken, an exec would lose."""
+    up = upgradable()
+    assert up.daemon.drumctl("metrics").returncode == ControlExit.OK  # rendered in a thread
+    tasks = list(Path(f"/proc/{up.daemon.pid}/task").iterdir())
+    others = [task for task in tasks if task.name != str(up.daemon.pid)]
+    assert others
+    assert all(takes_no_sigterm(task / "status") for task in others)
 
 
 def test_operations_go_on(upgradable: Callable[..., Upgradable], tmp_path: Path) -> None:
