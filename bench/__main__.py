@@ -21,6 +21,10 @@ MEASURES = (
     "idle",
     "instruments",
     "status",
+    "reloads",
+    "broken_release",
+    "crash",
+    "memory",
 )
 _NEED_WRK = {"throughput"}
 

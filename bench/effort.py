@@ -15,6 +15,11 @@ class Effort:
     idle_seconds: float
     microbench_loops: int
     status_runs: int
+    reloads: int
+    watched_seconds: float
+    """How long a server is watched after a broken release, and after a kill that follows."""
+    crashes: int
+    model_megabytes: int
 
 
 FULL = Effort(
@@ -26,6 +31,10 @@ FULL = Effort(
     idle_seconds=15.0,
     microbench_loops=300_000,
     status_runs=10,
+    reloads=5,
+    watched_seconds=6.0,
+    crashes=7,
+    model_megabytes=500,
 )
 QUICK = Effort(
     throughput_rounds=3,
@@ -36,4 +45,8 @@ QUICK = Effort(
     idle_seconds=3.0,
     microbench_loops=50_000,
     status_runs=3,
+    reloads=2,
+    watched_seconds=4.0,
+    crashes=2,
+    model_megabytes=100,
 )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("drumd", "gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools")
+PACKAGES = ("drumd", "gunicorn", "uvicorn", "uvicorn-worker", "granian", "uvloop", "httptools")
 
 CPUS = sorted(os.sched_getaffinity(0))
 LOAD_CPUS = frozenset(CPUS[:1])

@@ -39,6 +39,8 @@ class Job:
     port: int
     scratch: Path
     """A directory of this server's own."""
+    directory: Path = CHECKOUT
+    """Where the app is imported from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,17 @@ class Server:
 
 
 def drumd(
-    name: str, interface: str, *, gunicorn_class: str | None = None, balance: str = "auto"
+    name: str,
+    interface: str,
+    *,
+    gunicorn_class: str | None = None,
+    balance: str = "auto",
+    more: Sequence[str] = (),
 ) -> Server:
-    """Return drumd with the uvicorn runtime, or with one of gunicorn's worker classes."""
+    """Return drumd with the uvicorn runtime, or with one of gunicorn's worker classes.
+
+    `more`: further lines of the pool's config.
+    """
 
     def command(job: Job) -> list[str]:
         runtime = "gunicorn" if gunicorn_class else "uvicorn"
@@ -71,13 +81,14 @@ def drumd(
             f'admin_socket = "{job.scratch}/admin.sock"',
             "[pools.web]",
             f'app = "{job.app}"',
-            f'app_dir = "{CHECKOUT}"',
+            f'app_dir = "{job.directory}"',
             f'runtime = "{runtime}"',
             f"workers = {job.workers}",
             f"threads = {job.threads}",
             f'bind = "127.0.0.1:{job.port}"',
             f'balance = "{balance}"',
             f"keepalive = {KEEPALIVE}",
+            *more,
         ]
         if gunicorn_class:
             lines += ["[pools.web.gunicorn]", f'worker_class = "{gunicorn_class}"']
@@ -88,8 +99,10 @@ def drumd(
     return Server(name, interface, command)
 
 
-def gunicorn(name: str, interface: str, worker_class: str, *, needs: str = "") -> Server:
-    """Return gunicorn under its own arbiter."""
+def gunicorn(
+    name: str, interface: str, worker_class: str, *, needs: str = "", more: Sequence[str] = ()
+) -> Server:
+    """Return gunicorn under its own arbiter; `more`: further options."""
 
     def command(job: Job) -> list[str]:
         return [
@@ -101,6 +114,7 @@ def gunicorn(name: str, interface: str, worker_class: str, *, needs: str = "") -
             *("--keep-alive", str(KEEPALIVE)),
             # Its default is one path for all of a user's gunicorns.
             *("--control-socket", str(job.scratch / "gunicorn.ctl")),
+            *more,
         ]
 
     return Server(name, interface, command, needs)
@@ -124,6 +138,22 @@ def uvicorn(name: str = "uvicorn --workers", *, least: int = 1) -> Server:
     return Server(name, "asgi", command, least_workers=least)
 
 
+def granian() -> Server:
+    """Return granian under its own supervisor. How long it keeps idle connections is not said."""
+
+    def command(job: Job) -> list[str]:
+        return [
+            *("-m", "granian", job.app),
+            *("--interface", "asgi"),
+            *("--workers", str(job.workers)),
+            *("--port", str(job.port)),
+            # By default a worker that dies ends the whole server.
+            "--respawn-failed-workers",
+        ]
+
+    return Server("granian", "asgi", command, needs="granian")
+
+
 DRUMD_UVICORN = drumd("drumd, uvicorn", "asgi")
 DRUMD_GTHREAD = drumd("drumd, gthread", "wsgi", gunicorn_class="gthread")
 DRUMD_ASGI = drumd("drumd, asgi", "asgi", gunicorn_class="asgi")
@@ -133,6 +163,7 @@ UVICORN_WORKER = gunicorn(
 )
 GTHREAD = gunicorn("gunicorn, gthread", "wsgi", "gthread")
 ASGI = gunicorn("gunicorn, asgi", "asgi", "asgi")
+GRANIAN = granian()
 
 
 class Running:
@@ -151,7 +182,7 @@ class Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=CHECKOUT,
-                env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                env={**os.environ, "PYTHONPATH": f"{job.directory}:{CHECKOUT}"},
                 start_new_session=True,
             )
         self._seen: set[psutil.Process] = set()
@@ -189,6 +220,15 @@ class Running:
         self.processes()
         return pids
 
+    def reload(self) -> None:
+        """Have it take up the code that is on disk: all of them do so at SIGHUP."""
+        self._popen.send_signal(signal.SIGHUP)
+
+    @property
+    def ended(self) -> bool:
+        """Return whether its supervisor has ended by itself."""
+        return self._popen.poll() is not None
+
     def processes(self) -> set[psutil.Process]:
         """Return its processes that live now; they are ended with it, even when orphaned."""
         try:
@@ -225,22 +265,27 @@ def running(
     app: str = "tiny",
     cpus: frozenset[int] | None = None,
     wait: bool = True,
+    directory: Path | None = None,
 ) -> Iterator[list[Running]]:
     """Run all `servers` at once, each on a port of its own, until the block ends.
 
     `app`: tiny or slow, of which there is one for each interface. Missing servers are left out.
     `cpus`: where they may run; by default everywhere. `wait`: until all workers answer.
+    `directory`: where releases of the app are, of tests/e2e/apps/steady.py; `app` is not used then.
     """
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drumd-bench-")))
         started = []
         for number, server in enumerate(present(servers)):
             job = Job(
-                app=f"bench.apps.{app}_{server.interface}:app",
+                app=f"bench.apps.{app}_{server.interface}:app"
+                if directory is None
+                else f"steady:{server.interface}",
                 workers=max(workers, server.least_workers),
                 threads=threads,
                 port=free_port(),
                 scratch=root / str(number),
+                directory=directory or CHECKOUT,
             )
             job.scratch.mkdir()
             with machine.on(cpus or frozenset(machine.CPUS)):

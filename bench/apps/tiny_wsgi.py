@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 OK = b"ok"
-PID = str(os.getpid()).encode()
 SERVICE = 0.05
 """Seconds that a request for /work takes; `bench.measures.queueing` computes with it."""
 
@@ -16,7 +15,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     path = environ["PATH_INFO"]
     if path == "/work":
         time.sleep(SERVICE)
-    body = PID if path == "/pid" else OK
+    body = str(os.getpid()).encode() if path == "/pid" else OK
     headers = [("Content-Length", str(len(body))), ("Content-Type", "text/plain")]
     start_response("200 OK", headers)
     return [body]

@@ -99,7 +99,7 @@ def _samples(group: Group, app: str, rounds: int) -> list[Samples]:
         for _ in range(rounds):
             bare.seconds.append(_bare_start(group.bare, app))
             for server, each in zip(servers, samples, strict=True):
-                seconds, errors = _replacement(server)
+                seconds, errors = replacement(server)
                 each.seconds.append(seconds)
                 each.errors += errors
     return [bare, *samples]
@@ -113,7 +113,7 @@ def _bare_start(server: Server, app: str) -> float:
         return answered - begun
 
 
-def _replacement(server: Running) -> tuple[float, int]:
+def replacement(server: Running) -> tuple[float, int]:
     """Kill the worker; return the seconds to the first answer of a new one, and failed requests."""
     pids = server.wait_whole()
     # All before any is replaced: the first answer is a new worker's.

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from drumd.config.kinds import MAX_WORKERS, WorkerRange
 from drumd.config.quantities import format_size
-from drumd.config.settings import MAX_WORKERS, PoolSettings
+from drumd.config.settings import PoolSettings
 
 PROC = Path("/proc")
 
@@ -71,14 +72,17 @@ def memory_limit(proc: Path = PROC) -> Limit:
 def resolve_workers(
     pool: PoolSettings, cpus: Limit | None = None, memory: Limit | None = None
 ) -> tuple[int, str]:
-    """Return how many workers the pool is to have, and why.
+    """Return how many workers the pool is to have at first, and why.
 
+    A range begins at its least: the load tells whether more are needed.
     `auto` is one worker for each usable CPU: an event loop fills one CPU, and so do the threads of
     a gthread worker under the GIL. A worker that serves one request at a time (gunicorn's sync)
     spends part of it waiting, so there are two for each CPU and one more. Flask's development
     server gets one. With `worker_memory`, no more than fit into 80 % of the memory limit. Each
     pool counts for itself: two `auto` pools have together twice as many workers as there are CPUs.
     """
+    if isinstance(pool.workers, WorkerRange):
+        return pool.workers.least, f"the least of {pool.workers}"
     if pool.workers != "auto":
         return pool.workers, "as configured"
     if pool.runtime == "flask":

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Collection
-from typing import Any, get_args, get_origin
+from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from drumd.config.layers import KeyPath, is_section, is_table_of_pools, variable_name
 from drumd.config.problems import ABSENT, Problem, nearest
-from drumd.config.quantities import format_duration
+from drumd.config.quantities import Seconds, format_duration, is_quantity
 from drumd.config.secrets import looks_secret, redact
 from drumd.config.settings import PoolSettings, Settings
 
@@ -30,6 +31,7 @@ _WRONG_TYPE = {
     "int_parsing_size": "must be a smaller number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
+    "finite_number": "must be a number",
     "string_type": "must be a string, in quotes",
     "tuple_type": "must be a list of strings",
     "too_short": "must have at least one item",
@@ -173,22 +175,23 @@ def _advice_on_missing(path: KeyPath, whole_pools: Collection[str]) -> str:
 
 def _bound(path: KeyPath, bound: float) -> str:
     """Return a bound in the key's own unit."""
-    annotation: Any = _annotation_of(path)
-    if annotation is float and bound:
+    known = _field_of(path)
+    if known is not None and is_quantity(known, Seconds) and bound:
         return format_duration(bound)
     return f"{bound:g}"
 
 
-def _annotation_of(path: KeyPath) -> Any:
+def _field_of(path: KeyPath) -> FieldInfo | None:
+    """Return the field at a path, or the one whose table it is in; None for a pool."""
     annotation: Any = Settings
+    known: FieldInfo | None = None
     for name in path:
         if is_table_of_pools(annotation):
-            annotation = PoolSettings
+            annotation, known = PoolSettings, None
         elif is_section(annotation):
-            annotation = annotation.model_fields[name].annotation
-        elif get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-    return annotation
+            known = annotation.model_fields[name]
+            annotation = known.annotation
+    return known
 
 
 def _either(choices: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from drumd.config.kinds import WorkerRange
 from drumd.config.problems import Problem
 from drumd.config.settings import PoolSettings, Settings
 
@@ -37,6 +38,7 @@ class Layer:
 class _Builder:
     """Collects values and where they were said."""
 
+    directory: Path
     data: dict[str, Any] = field(default_factory=dict)
     said_by: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -55,7 +57,7 @@ class _Builder:
     def layer(self) -> Layer:
         return Layer(
             data=self.data,
-            directory=Path.cwd(),
+            directory=self.directory,
             origin_of=lambda path: nearest_origin(self.said_by, path, otherwise=""),
             problems=tuple(self.problems),
         )
@@ -72,9 +74,12 @@ def nearest_origin(said_by: Mapping[KeyPath, str], path: KeyPath, *, otherwise: 
     return next(around, otherwise)
 
 
-def flags_layer(flags: Mapping[str, object]) -> Layer:
-    """Read flags, given by dotted key (`pools.web.workers`); None means "not given"."""
-    builder = _Builder()
+def flags_layer(flags: Mapping[str, object], directory: Path) -> Layer:
+    """Read flags, given by dotted key (`pools.web.workers`); None means "not given".
+
+    Relative paths are taken from `directory`.
+    """
+    builder = _Builder(directory)
     for key, value in flags.items():
         if value is not None:
             path = tuple(key.split("."))
@@ -88,13 +93,15 @@ def _flag_origin(path: KeyPath) -> str:
     return "flag --" + path[-1].replace("_", "-")
 
 
-def environment_layer(environ: Mapping[str, str], pool_names: Collection[str]) -> Layer:
+def environment_layer(
+    environ: Mapping[str, str], pool_names: Collection[str], directory: Path
+) -> Layer:
     """Read the `DRUMD_…` variables; `__` goes down into a table.
 
     A variable's name holds no dash: `DRUMD_POOLS__MY_POOL__…` means the pool `my-pool` where one of
-    `pool_names` is that, and `my_pool` otherwise.
+    `pool_names` is that, and `my_pool` otherwise. Relative paths are taken from `directory`.
     """
-    builder = _Builder()
+    builder = _Builder(directory)
     for variable, text in sorted(environ.items()):  # a table comes before the keys in it
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_CONFIG:
             continue
@@ -173,6 +180,8 @@ def _decode(text: str, annotation: Any) -> object:
     if is_section(annotation) or get_origin(annotation) is dict:
         return _json(text)
     if annotation is Any and text.lstrip().startswith(("[", "{")):
+        return _json(text)
+    if WorkerRange in get_args(annotation) and text.lstrip().startswith("{"):
         return _json(text)
     return text
 

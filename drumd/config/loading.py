@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +42,54 @@ class Loaded:
     """Where each value came from, by dotted key; `default` for what nobody said."""
     warnings: Sequence[Problem]
     """What is allowed and probably not meant."""
+    sources: "Sources" = field(repr=False)
+    """What it was read from, to be read again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the config is read from: once at the start, and again at each reload."""
+
+    flags: Mapping[str, object]
+    """By dotted key, such as `{"pools.web.workers": 4}`; None means "not given"."""
+    environ: Mapping[str, str] = field(repr=False)
+    config: str | os.PathLike[str] | None
+    """The file; None for none."""
+    directory: Path = field(default_factory=Path.cwd)
+    """What relative paths in flags, environment and `config` are relative to.
+
+    It is looked up once: where it is a release that was deleted meanwhile, getcwd(2) fails.
+    """
+
+    def load(self) -> Loaded:
+        """Return the config that flags, environment, file and defaults make, in this order.
+
+        Raise `ConfigInvalid` with all problems at once.
+        """
+        here = self.directory
+        file = [] if self.config is None else [file_layer(self.config, here)]
+        given = flags_layer(self.flags, here)
+        names = {name for layer in (given, *file) for name, _ in pool_tables(layer.data)}
+        environment = environment_layer(self.environ, names, here)
+        # Runtime parameters of a model server will stand between the environment and the file.
+        layers = [with_absolute_paths(layer) for layer in (given, environment, *file)]
+        settings, problems = _validate(layers)
+        problems = [*(problem for layer in layers for problem in layer.problems), *problems]
+
+        settings = with_default_directories(settings, layers, here)
+        settings, findings = _check_options(settings)
+        origins = {".".join(path): _origin_of(layers, path) for path in _leaves(settings)}
+        wrong = {problem.key for problem in problems} | _unsaid_binds(settings, layers)
+        found = [*findings, *errors(settings, from_file=bool(file))]
+        problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
+        if problems:
+            raise ConfigInvalid(problems)
+        return Loaded(
+            settings=settings,
+            origins=origins,
+            warnings=[_problem(item, layers) for item in warnings(settings, origins)],
+            sources=self,
+        )
 
 
 def load(
@@ -54,28 +102,7 @@ def load(
     `flags` are given by dotted key, such as `{"pools.web.workers": 4}`; None means "not given".
     Raise `ConfigInvalid` with all problems at once.
     """
-    file = [] if config_path is None else [file_layer(config_path)]
-    given = flags_layer(flags)
-    names = {name for layer in (given, *file) for name, _ in pool_tables(layer.data)}
-    environment = environment_layer(environ, names)
-    # Runtime parameters of a model server will stand between the environment and the file.
-    layers = [with_absolute_paths(layer) for layer in (given, environment, *file)]
-    settings, problems = _validate(layers)
-    problems = [*(problem for layer in layers for problem in layer.problems), *problems]
-
-    settings = with_default_directories(settings, layers)
-    settings, findings = _check_options(settings)
-    origins = {".".join(path): _origin_of(layers, path) for path in _leaves(settings)}
-    wrong = {problem.key for problem in problems} | _unsaid_binds(settings, layers)
-    found = [*findings, *errors(settings, from_file=bool(file))]
-    problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
-    if problems:
-        raise ConfigInvalid(problems)
-    return Loaded(
-        settings=settings,
-        origins=origins,
-        warnings=[_problem(item, layers) for item in warnings(settings, origins)],
-    )
+    return Sources(flags=flags, environ=environ, config=config_path).load()
 
 
 def _validate(layers: Sequence[Layer]) -> tuple[Settings, list[Problem]]:
@@ -164,7 +191,7 @@ def _stand_in(path: KeyPath) -> Layer:
     data: Any = _STAND_IN_APP
     for name in reversed(path):
         data = {name: data}
-    return Layer(data=data, directory=Path.cwd(), origin_of=lambda _: "")
+    return Layer(data=data, directory=Path(), origin_of=lambda _: "")
 
 
 def _origin_of(layers: Sequence[Layer], path: KeyPath) -> str:

@@ -26,8 +26,13 @@ def with_absolute_paths(layer: Layer) -> Layer:
     return replace(layer, data=data)
 
 
-def with_default_directories(settings: Settings, layers: Sequence[Layer]) -> Settings:
-    """Let an app without `app_dir` be imported from the directory of the file that names it."""
+def with_default_directories(
+    settings: Settings, layers: Sequence[Layer], otherwise: Path
+) -> Settings:
+    """Let an app without `app_dir` be imported from the directory of the file that names it.
+
+    Where nobody names the app, which is a problem of its own, it is `otherwise`.
+    """
     pools = dict(settings.pools)
     for name, pool in pools.items():
         saying = [
@@ -38,7 +43,7 @@ def with_default_directories(settings: Settings, layers: Sequence[Layer]) -> Set
         ]
         if not any("app_dir" in said for _, said in saying):
             directories = [directory for directory, said in saying if "app" in said]
-            directory = next(iter(directories), Path.cwd())
+            directory = next(iter(directories), otherwise)
             pools[name] = pool.model_copy(update={"app_dir": str(directory)})
     return settings.model_copy(update={"pools": pools})
 

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
@@ -161,3 +162,10 @@ class ByteSize(_Quantity):
     """Annotates an int field that is written as a size."""
 
     parse = staticmethod(parse_size)
+
+
+def is_quantity(known: FieldInfo, quantity: type[_Quantity]) -> bool:
+    """Tell whether a field is annotated with this quantity, be it optional or not."""
+    parts = [known.annotation, *get_args(known.annotation)]
+    metadata = [*known.metadata, *(item for part in parts for item in get_args(part)[1:])]
+    return any(isinstance(item, quantity) for item in metadata)

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from drumd.config.check import is_quantity, to_toml, written
+from drumd.config.effects import effect_of
+from drumd.config.kinds import WorkerRange
 from drumd.config.layers import is_section, is_table_of_pools
-from drumd.config.quantities import ByteSize, Seconds
+from drumd.config.quantities import ByteSize, Seconds, is_quantity
 from drumd.config.settings import PoolSettings, Settings
+from drumd.config.writing import to_toml, written
 
 BEGIN = "<!-- keys: written by `python -m drumd.config.reference`, not by hand -->"
 END = "<!-- end of keys -->"
@@ -42,11 +44,14 @@ def _tables(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
         elif is_table_of_pools(annotation):
             below.append(((*path, name, "NAME"), PoolSettings, description))
         elif get_origin(annotation) is dict:
-            below.append(((*path, name), None, description))
+            below.append(
+                ((*path, name), None, f"{description}. Effect of a change: {effect_of(known)}")
+            )
         else:
             rows.append(_row(name, known))
     if rows:
-        yield "| key | kind | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+        head = "| key | kind | default | effect | meaning |\n|---|---|---|---|---|\n"
+        yield head + "\n".join(rows)
     for inner_path, inner, description in below:
         yield f"### `[{'.'.join(inner_path)}]`\n\n{description[:1].upper()}{description[1:]}."
         if inner is not None:
@@ -61,7 +66,7 @@ def _row(name: str, known: FieldInfo) -> str:
         shown = "not set"
     else:
         shown = f"`{to_toml(written(default, known))}`"
-    return f"| `{name}` | {_kind(known)} | {shown} | {known.description} |"
+    return f"| `{name}` | {_kind(known)} | {shown} | {effect_of(known)} | {known.description} |"
 
 
 def _kind(known: FieldInfo) -> str:
@@ -83,7 +88,16 @@ def _kind_of(annotation: Any) -> str:
     if origin is not None:  # a union
         kinds = [_kind_of(part) for part in get_args(annotation) if part is not type(None)]
         return " or ".join(kinds)
-    return {str: "string", int: "whole number", bool: "`true`, `false`"}[annotation]
+    return _PLAIN_KINDS[annotation]
+
+
+_PLAIN_KINDS: dict[Any, str] = {
+    str: "string",
+    int: "whole number",
+    float: "number",
+    bool: "`true`, `false`",
+    WorkerRange: "range",
+}
 
 
 def main() -> None:

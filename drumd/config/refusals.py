@@ -3,11 +3,12 @@
 Written against uvicorn 0.54 and gunicorn 27.0.
 """
 
-_RELOAD = "drumd replaces workers by `drumctl restart`, and never watches files in production"
-_RECYCLE = "this version of drumd does not replace workers by their requests"
 _ROOT = "leave the user to what starts drumd, such as User= and Group= of systemd"
 _OWN_CHANNEL = "drumd talks to its workers over a socket of its own, and needs no file"
-MASTERS_HOOK = "gunicorn's master would call it, and drumd takes its place; see post_worker_init"
+MASTERS_HOOK = (
+    "gunicorn's master would call it, and drumd takes its place; see post_worker_init, "
+    "and with preload `before_fork` and `after_fork` of the pool"
+)
 
 WORKERS_HOOKS = frozenset(
     {
@@ -27,6 +28,9 @@ def _use(key: str) -> str:
     return f"set `{key}` of the pool"
 
 
+_RELOAD = f"{_use('reload')} or serve with --reload; in production see `drumctl reload`"
+_RELOAD_FILES = f"{_use('reload')}: the code in `app_dir` is watched"
+
 REFUSED_BY_UVICORN = {
     "app": _use("app"),
     "app_dir": _use("app_dir"),
@@ -43,14 +47,14 @@ REFUSED_BY_UVICORN = {
     "timeout_worker_healthcheck": _use("health.hang_timeout"),
     "callback_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
     "timeout_notify": "drumd's workers beat by themselves, see [pools.NAME.health]",
-    "limit_max_requests": _RECYCLE,
-    "limit_max_requests_jitter": _RECYCLE,
+    "limit_max_requests": _use("recycle.max_requests"),
+    "limit_max_requests_jitter": _use("recycle.max_requests_jitter"),
     "log_config": _LOGGING,
     "reload": _RELOAD,
-    "reload_dirs": _RELOAD,
-    "reload_delay": _RELOAD,
-    "reload_includes": _RELOAD,
-    "reload_excludes": _RELOAD,
+    "reload_dirs": _RELOAD_FILES,
+    "reload_delay": _RELOAD_FILES,
+    "reload_includes": _RELOAD_FILES,
+    "reload_excludes": _RELOAD_FILES,
     "ssl_context_factory": "name files by ssl_certfile and ssl_keyfile",
 }
 
@@ -67,12 +71,12 @@ REFUSED_BY_GUNICORN = {
     "pythonpath": _use("app_dir"),
     "wsgi_app": _use("app"),
     "raw_env": _use("environment"),
-    "preload_app": "this version of drumd imports the app in each worker",
-    "max_requests": _RECYCLE,
-    "max_requests_jitter": _RECYCLE,
+    "preload_app": _use("preload"),
+    "max_requests": _use("recycle.max_requests"),
+    "max_requests_jitter": _use("recycle.max_requests_jitter"),
     "reload": _RELOAD,
-    "reload_engine": _RELOAD,
-    "reload_extra_files": _RELOAD,
+    "reload_engine": _RELOAD_FILES,
+    "reload_extra_files": _RELOAD_FILES,
     "daemon": "drumd stays in the foreground; let systemd or the container run it",
     "pidfile": "drumd writes none; systemd and `drumctl status` know the pid",
     "worker_tmp_dir": _OWN_CHANNEL,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drumd.config.kinds import WorkerRange
 from drumd.config.layers import KeyPath
 from drumd.config.problems import ABSENT
 from drumd.config.quantities import format_duration
@@ -59,6 +60,8 @@ def errors(settings: Settings, *, from_file: bool) -> Iterator[Finding]:
                 with_paths=((*path, "runtime"),),
             )
         yield from _order(path, pool)
+        yield from _hooks(path, pool)
+        yield from _budget(path, pool)
     yield from _shared_binds(settings)
 
 
@@ -100,6 +103,42 @@ def _order(path: KeyPath, pool: PoolSettings) -> Iterator[Finding]:
             health.request_timeout,
             (*path, "health", "stall_after"),
             health.stall_after,
+        )
+
+
+def _hooks(path: KeyPath, pool: PoolSettings) -> Iterator[Finding]:
+    """Yield the hooks of a fork where nothing is forked."""
+    if pool.preload:
+        return
+    for name in ("before_fork", "after_fork"):
+        hook = getattr(pool, name)
+        if hook is not None:
+            yield Finding(
+                path=(*path, name),
+                value=hook,
+                message="would never be called: without preload no worker is forked",
+                suggestion=f"set preload = true in [{_dotted(path)}], or leave {name} out",
+                with_paths=((*path, "preload"),),
+            )
+
+
+def _budget(path: KeyPath, pool: PoolSettings) -> Iterator[Finding]:
+    """Yield what would keep a pool from being replaced or scaled at all."""
+    rollout, scale = pool.rollout, pool.scale
+    if rollout.max_surge == rollout.max_unavailable == 0:
+        yield Finding(
+            path=(*path, "rollout", "max_surge"),
+            value=rollout.max_surge,
+            message="cannot be 0 while max_unavailable is 0, too: no worker could be replaced",
+            suggestion="set one of the two to at least 1",
+            with_paths=((*path, "rollout", "max_unavailable"),),
+        )
+    if scale.down_at >= scale.up_at:
+        yield Finding(
+            path=(*path, "scale", "down_at"),
+            value=scale.down_at,
+            message=f"must be below up_at, which is {scale.up_at:g}",
+            with_paths=((*path, "scale", "up_at"),),
         )
 
 
@@ -179,6 +218,20 @@ def warnings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Finding
                 yield _without_effect((*path, "gunicorn"), "the gunicorn runtime")
         if pool.runtime in ("gunicorn", "flask") and pool.uvicorn:
             yield _without_effect((*path, "uvicorn"), "the uvicorn runtime")
+        yield from _idle_keys(path, pool, origins)
+
+
+def _idle_keys(path: KeyPath, pool: PoolSettings, origins: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield keys that were said and do nothing without another one."""
+    if not isinstance(pool.workers, WorkerRange):
+        for name in type(pool.scale).model_fields:
+            if origins[_dotted((*path, "scale", name))] != "default":
+                yield _without_effect((*path, "scale", name), "workers = { min, max }")
+    recycle = pool.recycle
+    if recycle.max_requests is None and recycle.max_requests_jitter:
+        yield _without_effect((*path, "recycle", "max_requests_jitter"), "max_requests")
+    if recycle.max_age is None and recycle.max_age_jitter:
+        yield _without_effect((*path, "recycle", "max_age_jitter"), "max_age")
 
 
 def _without_effect(path: KeyPath, only_with: str) -> Finding:

@@ -10,9 +10,12 @@ from drumd.config.layers import KeyPath, Layer, nearest_origin
 from drumd.config.problems import ConfigInvalid, Problem
 
 
-def file_layer(path: str | os.PathLike[str]) -> Layer:
-    """Read the config file; raise `ConfigInvalid` when it is not there, unreadable or no TOML."""
-    file = Path(path).expanduser()
+def file_layer(path: str | os.PathLike[str], directory: Path) -> Layer:
+    """Read the config file; raise `ConfigInvalid` when it is not there, unreadable or no TOML.
+
+    A relative path is taken from `directory`.
+    """
+    file = directory / Path(path).expanduser()
     shown = str(path)
     text = _read(file, shown)
     try:
@@ -31,7 +34,7 @@ def file_layer(path: str | os.PathLike[str]) -> Layer:
     said_by = {key: f"{shown}:{line}" for key, line in key_lines(text)}
     return Layer(
         data=data,
-        directory=file.absolute().parent,
+        directory=file.parent,
         origin_of=lambda key: nearest_origin(said_by, key, otherwise=shown),
     )
 

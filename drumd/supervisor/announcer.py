@@ -25,6 +25,7 @@ class KeptAnnouncer:
 
     status: str
     ready_told: bool
+    reloading: bool = False
 
 
 class Announcer:
@@ -53,12 +54,15 @@ class Announcer:
 
     def keep(self) -> KeptAnnouncer:
         """Return what `resume` needs."""
-        return KeptAnnouncer(status=self._status, ready_told=self._ready_told)
+        return KeptAnnouncer(
+            status=self._status, ready_told=self._ready_told, reloading=self._reloading
+        )
 
     def resume(self, kept: KeptAnnouncer) -> None:
         """Go on from what was told before a re-exec."""
         self._status = kept.status
         self._ready_told = kept.ready_told
+        self._reloading = kept.reloading
 
     def tell(self, fact: Fact) -> None:
         """Record a fact, log it, and count it where it counts."""
@@ -76,7 +80,7 @@ class Announcer:
         if fact.pool is None or fact.attempt is None or "pid" in fact.extra:
             return fact
         pids = self._hands[fact.pool].crew.pids
-        ended = fact.event is Happened.WORKER_EXITED
+        ended = fact.event in (Happened.WORKER_EXITED, Happened.TEMPLATE_EXITED)
         pid = pids.pop(fact.attempt, None) if ended else pids.get(fact.attempt)
         return fact if pid is None else replace(fact, extra={"pid": pid, **fact.extra})
 

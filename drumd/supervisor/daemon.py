@@ -4,17 +4,21 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
+from drumd.config.settings import PoolSettings, Settings
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.office import Office
+from drumd.supervisor.admin.operator import Operation
 from drumd.supervisor.admin.server import AdminServer
 from drumd.supervisor.announcer import Announcer
+from drumd.supervisor.codewatch import CodeWatch
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import OperationState, Pool
-from drumd.supervisor.holdings import LEASES, Holdings
+from drumd.supervisor.core.model import OperationKind, OperationState, Pool
+from drumd.supervisor.holdings import LEASES, Holdings, open_listeners
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.logging import Logs
@@ -32,7 +36,9 @@ from drumd.supervisor.reexec.check import Check
 from drumd.supervisor.reexec.conductor import Conductor, UnsettledError, end
 from drumd.supervisor.reexec.document import Errand, KeptConfig, KeptDaemon
 from drumd.supervisor.reexec.program import Program
+from drumd.supervisor.reloading import Reloader
 from drumd.supervisor.signals import SignalDesk, caught
+from drumd.supervisor.sockets.inherited import Inherited
 
 MAX_LOOK_INTERVAL = 0.5
 """Seconds between looks at the heartbeats: few wake-ups, and yet a stall shows within 1.5 s."""
@@ -59,7 +65,9 @@ class Daemon:
         *,
         program: Program,
         hold: Callable[["Daemon"], Holdings],
+        kept: KeptDaemon | None = None,
     ) -> None:
+        """Hold what `hold` opens, and begin anew, or with what a re-exec has `kept`."""
         self._loaded = loaded
         self._logs = logs
         self._loop = loop
@@ -73,13 +81,20 @@ class Daemon:
         self._journal = Journal(loaded.settings.supervisor.journal_size)
         self.announcer = Announcer(self._journal, logs, Notifier(), self._desk, self.hands)
         self._around = self._surroundings()
-        for name, settings in loaded.settings.pools.items():
-            wanted = self._holdings.files.directory(name, 1) if settings.app_metrics else None
-            listeners = self._holdings.listeners[name]
-            self.hands[name] = Hands(name, settings, listeners, self._around, wanted)
+        for name, listeners in self._holdings.listeners.items():
+            self.hands[name] = Hands(
+                name,
+                loaded.settings.pools[name] if kept is None else kept.hands[name],
+                listeners,
+                self._around,
+            )
         self._owner = Owner(
             self._make_pools(), self.hands, self.announcer, loop, self._around.look_interval
         )
+        self._reloader = Reloader(
+            loaded, self._owner, self.hands, self, self._submit, self._follow_code
+        )
+        self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
         self._conductor = Conductor(self, program, self._desk, self.announcer.tell)
         admin_socket = self._holdings.admin_socket
         self._office = Office(
@@ -90,6 +105,7 @@ class Daemon:
             self._holdings.board,
             exits=self._exits,
             logs=logs,
+            reloader=self._reloader,
             admin_socket=None if admin_socket is None else str(admin_socket.path),
             started_at=self._holdings.started_at,
             re_exec=self._conductor.request,
@@ -104,6 +120,8 @@ class Daemon:
             public=self._holdings.public,
             group=loaded.settings.supervisor.admin_group,
         )
+        if kept is not None:
+            self._resume(kept)
 
     async def run(self, begin: Callable[["Daemon"], None]) -> Ended:
         """Serve until the owner ends; then leave nobody behind.
@@ -112,11 +130,16 @@ class Daemon:
         """
         with caught(self._loop, self._signals.take):
             begin(self)
+            self._signals.begin()
             self._watchman.start()
+            self._follow_code(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
             try:
                 ended = await self._owner.run()
             finally:
+                self._codewatch.close()
+                for hands in self.hands.values():
+                    hands.close()
                 await self._clear_away()
                 await asyncio.wait({serving})
                 await self._server.stop()
@@ -151,6 +174,35 @@ class Daemon:
         """Nobody waits at a retiring slot's listeners."""
         self.hands[pool].retired_is_quiet(slot)
 
+    # --- pools that come and go -----------------------------------------------------------------
+
+    def open(self, name: str, settings: PoolSettings) -> Pool:
+        """Bind a new pool's addresses and have hands for it; raise `ListenError`."""
+        on_quiet = partial(self.retired_is_quiet, name)
+        listeners = open_listeners(self._loop, settings, on_quiet, Inherited.none())
+        self._holdings.listeners[name] = listeners
+        self.hands[name] = Hands(name, settings, listeners, self._around)
+        return _make_pool(name, settings)
+
+    def discard(self, name: str) -> None:
+        """Close what `open` opened, of a pool without workers."""
+        self.hands.pop(name).close()
+        self._holdings.listeners.pop(name).close()
+
+    def _submit(
+        self,
+        kind: OperationKind,
+        pool: str,
+        by: str,
+        *,
+        generation: int | None = None,
+        preload: bool = False,
+    ) -> Operation:
+        return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
+
+    def _follow_code(self, settings: Settings) -> None:
+        self._codewatch.follow(dict(settings.pools))
+
     # --- beginnings -----------------------------------------------------------------------------
 
     def _surroundings(self) -> Surroundings:
@@ -162,6 +214,7 @@ class Daemon:
             leases=Leases(LEASES),
             exits=self._exits,
             logs=self._logs,
+            files=self._holdings.files,
             app_metrics=AppMetrics(),
             environ=os.environ,
             cgroup=delegated_cgroup(),
@@ -174,10 +227,8 @@ class Daemon:
         self._owner.post(pool, event)
 
     def _make_pools(self) -> dict[str, Pool]:
-        return {
-            name: Pool(name=name, policy=policy(settings), size=resolve_workers(settings)[0])
-            for name, settings in self._loaded.settings.pools.items()
-        }
+        pools = self._loaded.settings.pools
+        return {name: _make_pool(name, settings) for name, settings in pools.items()}
 
     def _look_interval(self) -> float:
         pools = self._loaded.settings.pools.values()
@@ -192,8 +243,7 @@ class Daemon:
 
     # --- over a re-exec -------------------------------------------------------------------------
 
-    def resume(self, kept: KeptDaemon) -> None:
-        """Go on with what was kept; raise OSError. Nothing is read, written or closed yet."""
+    def _resume(self, kept: KeptDaemon) -> None:
         self._journal.resume(kept.journal)
         self._desk.resume(kept.desk)
         self.announcer.resume(kept.announcer)
@@ -204,17 +254,18 @@ class Daemon:
         self._around.out_of_memory.resume(kept.oom_kills)
         self._around.app_metrics.resume(kept.metrics_skipped or {})
         self._exits.orphans_reaped = kept.orphans_reaped
-        for name, hands in kept.hands.items():
-            self.hands[name].resume(hands)
         self._watchman.resume(kept.warden)
+        for name in kept.leaving:
+            self._owner.remove(name, partial(self.discard, name))
 
     def keep(self, errand: Errand, mask: Iterable[int]) -> KeptDaemon:
         """Return all that the new program needs; nothing changes by it."""
         return KeptDaemon(
             errand=errand,
-            config=KeptConfig.of(self._loaded),
+            config=KeptConfig.of(self._reloader.loaded),
             holdings=self._holdings.keep(),
             pools=self._owner.pools,
+            leaving=self._owner.leaving,
             hands={name: hands.keep() for name, hands in self.hands.items()},
             leases=self._around.leases.taken,
             journal=self._journal.keep(),
@@ -235,9 +286,7 @@ class Daemon:
 
     def refusal(self) -> str:
         """Say why the program cannot be replaced now; "" when it can."""
-        if self._owner.ended is not None:
-            return "drumd stops"
-        return "a SIGHUP's restarts go on" if self._signals.reloading else ""
+        return "" if self._owner.ended is None else "drumd stops"
 
     def check(self) -> Check:
         """Return the means to ask the new program."""
@@ -263,15 +312,22 @@ class Daemon:
         def settled() -> None:
             while self._exits.settle() | self._owner.settle():
                 pass
-            if self._around.background:
-                raise UnsettledError("workers ended all the time")
+            self._check_settled()
             with self._around.app_metrics.settled(LOG_PATIENCE) as still:
                 if not still:
-                    raise UnsettledError("the apps' metrics were read")
+                    raise UnsettledError("the apps' metrics were being settled")
                 self._logs.flush(LOG_PATIENCE)
                 act()
 
         await self._owner.do(settled)
+
+    def _check_settled(self) -> None:
+        if self._around.background:
+            raise UnsettledError("workers ended all the time")
+        if not all(hands.settled for hands in self.hands.values()):
+            raise UnsettledError("a template was forking workers")
+        if not (self._signals.settled and self._reloader.settled):
+            raise UnsettledError("the config was being read")
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -286,3 +342,12 @@ class Daemon:
             # What a killed one had started itself is a child of ours by the next pass.
             if not await asyncio.to_thread(kill_strays, known):
                 break
+
+
+def _make_pool(name: str, settings: PoolSettings) -> Pool:
+    return Pool(
+        name=name,
+        policy=policy(settings),
+        size=resolve_workers(settings)[0],
+        preload=settings.preload,
+    )

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from drumd.config.settings import Settings, SupervisorSettings
+from drumd.config.settings import PoolSettings, Settings, SupervisorSettings
 from drumd.supervisor.admin.server import bind_public
 from drumd.supervisor.admin.socket import AdminSocket, KeptAdminSocket, NoPlaceError, claim
 from drumd.supervisor.fds import Fd
@@ -52,6 +52,7 @@ class Holdings:
     admin_socket: AdminSocket | None
     public: list[socket.socket]
     listeners: dict[str, Listeners]
+    """By pool; pools come and go."""
     board: Scoreboard
     files: MetricFiles
     notes: list[str] = field(default_factory=list)
@@ -75,13 +76,7 @@ class Holdings:
                 on_failure.callback(listener.close)
             listeners = {}
             for name, pool in settings.pools.items():
-                listeners[name] = Listeners.open(
-                    loop,
-                    [parse_address(text) for text in pool.bind],
-                    backlog=pool.backlog,
-                    on_quiet=partial(on_quiet, name),
-                    inherited=inherited,
-                )
+                listeners[name] = open_listeners(loop, pool, partial(on_quiet, name), inherited)
                 on_failure.callback(listeners[name].close)
             notes += [
                 f"a socket was passed as fd://{name}, but no pool binds it; it is closed"
@@ -142,6 +137,22 @@ class Holdings:
             listener.close()
         if self.admin_socket is not None:
             self.admin_socket.close()
+
+
+def open_listeners(
+    loop: asyncio.AbstractEventLoop,
+    settings: PoolSettings,
+    on_quiet: Callable[[int], None],
+    inherited: Inherited,
+) -> Listeners:
+    """Listen on a pool's addresses; raise `ListenError`."""
+    return Listeners.open(
+        loop,
+        [parse_address(text) for text in settings.bind],
+        backlog=settings.backlog,
+        on_quiet=on_quiet,
+        inherited=inherited,
+    )
 
 
 def _claim(settings: SupervisorSettings) -> tuple[AdminSocket | None, list[str]]:

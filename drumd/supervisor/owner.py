@@ -85,6 +85,7 @@ class Owner:
         self._alarm: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
+        self._leaving: dict[str, Callable[[], None]] = {}
         self._resumed = False
 
     def resume(self, pools: Mapping[str, Pool]) -> None:
@@ -126,12 +127,34 @@ class Owner:
             self._queue.get_nowait().act()
         return busy
 
+    def add(self, pool: Pool) -> None:
+        """Own a further pool; its hands are there. It is started by an operation."""
+        self.pools[pool.name] = pool
+
+    def remove(self, name: str, then: Callable[[], None]) -> None:
+        """Forget a pool once its workers are gone; `then` is called. Something else stops it."""
+        self._leaving[name] = then
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """The pools that are forgotten as soon as they are empty."""
+        return frozenset(self._leaving)
+
+    def _forget_empty(self) -> None:
+        for name in list(self._leaving):
+            pool = self.pools[name]
+            if not pool.up and not pool.workers and not pool.operations:
+                del self.pools[name]
+                self._leaving.pop(name)()
+
     # --- the task -------------------------------------------------------------------------------
 
     async def run(self) -> Ended:
         """Start the pools, decide one event after the other, and return once all is over."""
-        if not self._resumed:
-            for name in self.pools:
+        for name, pool in self.pools.items():
+            if self._resumed:
+                self._hands[name].project(pool)
+            else:
                 self.post(name, Began())
         self._arm()
         self._plan_look()
@@ -139,6 +162,8 @@ class Owner:
             while True:
                 item = await self._queue.get()
                 item.act()
+                if self._leaving:
+                    self._forget_empty()
                 if self.ended and not any(pool.workers for pool in self.pools.values()):
                     return self.ended
         finally:
@@ -153,13 +178,15 @@ class Owner:
 
     def _look(self) -> None:
         now = time.monotonic()
-        for name, hands in self._hands.items():
-            for event in hands.look(self.pools[name], now):
+        for name in list(self.pools):
+            for event in self._hands[name].look(self.pools[name], now):
                 self._take(name, event)
         self._audience.alive(self.pools)
         self._plan_look()
 
     def _take(self, name: str, event: Event) -> None:
+        if name not in self.pools:
+            return  # it was removed
         decision = decide(self.pools[name], event, Moment(time.monotonic(), self._chance.random()))
         self.pools[name] = decision.pool
         for fact in decision.facts:

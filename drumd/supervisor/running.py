@@ -62,8 +62,8 @@ def resume_daemon(state: int, failure: str) -> Callable[[], int]:
         stack,
         program=Program.running().typed_as(document.program),
         hold=lambda daemon: Holdings.resume(kept.holdings, loop, daemon.retired_is_quiet),
+        kept=kept,
     )
-    daemon.resume(kept)
 
     def run() -> int:
         with stack:

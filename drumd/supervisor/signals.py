@@ -3,15 +3,16 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from drumd.supervisor.admin.office import Office
 from drumd.supervisor.admin.operator import FINAL, RefusedError
 from drumd.supervisor.announcer import Announcer
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import OperationKind, OperationState
+from drumd.supervisor.core.model import OperationState
 from drumd.supervisor.owner import Owner
 
 HANDLED = (
@@ -30,10 +31,12 @@ _WAIT = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class KeptSignals:
-    """What is known of the terminal, over a re-exec: it may be gone by the next look."""
+    """What signals have begun, over a re-exec, and whether the terminal was there before it."""
 
     had_terminal: bool
     hung_up: bool
+    reloads: tuple[tuple[str, ...], ...] = ()
+    """The operations of each SIGHUP's reload that goes on."""
 
 
 @contextmanager
@@ -80,23 +83,32 @@ class SignalDesk:
         self._owner = owner
         self._office = office
         self._announcer = announcer
-        self._reload: asyncio.Task[None] | None = None
+        self._reloads: dict[asyncio.Task[None], tuple[str, ...] | None] = {}
+        """With the operations that each has begun; None: it still reads the config."""
+        self._resumed: tuple[tuple[str, ...], ...] = ()
         self._had_terminal = _has_terminal()
         self._hung_up = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether no reload is just reading the config."""
+        return None not in self._reloads.values()
+
     def keep(self) -> KeptSignals:
         """Return what `resume` needs."""
-        return KeptSignals(self._had_terminal, self._hung_up)
+        reloads = tuple(begun for begun in self._reloads.values() if begun is not None)
+        return KeptSignals(self._had_terminal, self._hung_up, reloads)
 
     def resume(self, kept: KeptSignals) -> None:
-        """Go on from what was known before a re-exec."""
+        """Go on from what was known before a re-exec, once `begin` is called."""
         self._had_terminal = kept.had_terminal
         self._hung_up = kept.hung_up
+        self._resumed = kept.reloads
 
-    @property
-    def reloading(self) -> bool:
-        """Whether a SIGHUP's restarts go on."""
-        return self._reload is not None and not self._reload.done()
+    def begin(self) -> None:
+        """See through what was under way before a re-exec. On the running loop."""
+        for operations in self._resumed:
+            self._in_background(self._go_on(operations), operations)
 
     def take(self, number: signal.Signals) -> None:
         """Act on a signal."""
@@ -134,36 +146,57 @@ class SignalDesk:
             self._note(number, f"replaces drumd's own program: {operation.id}")
 
     def _begin_reload(self) -> None:
-        if self.reloading:
-            self._note(signal.SIGHUP, "a reload is under way already")
-            return
-        self._note(
-            signal.SIGHUP, "restarts all pools, one worker after the other, with the code on disk"
-        )
-        self._reload = asyncio.get_running_loop().create_task(self._restart_all())
+        self._note(signal.SIGHUP, "reads the config again, and rolls out what it changes")
+        self._in_background(self._reload(), None)
 
-    async def _restart_all(self) -> None:
-        """Restart every pool; between RELOADING=1 and READY=1 systemd knows that it goes on."""
+    def _in_background(
+        self, reload: Coroutine[Any, Any, None], operations: tuple[str, ...] | None
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(reload)
+        self._reloads[task] = operations
+        task.add_done_callback(self._reloads.pop)
+
+    async def _reload(self) -> None:
+        """Reload; between RELOADING=1 and READY=1 systemd knows that it goes on."""
         self._announcer.reloading()
-        try:
-            for name, pool in self._owner.pools.items():
-                if pool.up:
-                    await self._restart(name)
-        finally:
-            self._announcer.reloaded()
+        with self._telling_the_end():
+            operations = await self._begin_operations()
+            task = asyncio.current_task()
+            if task is not None:
+                self._reloads[task] = operations
+            await self._see_through(operations)
 
-    async def _restart(self, pool: str) -> None:
+    async def _go_on(self, operations: tuple[str, ...]) -> None:
+        with self._telling_the_end():
+            await self._see_through(operations)
+
+    @contextmanager
+    def _telling_the_end(self) -> Iterator[None]:
+        """Tell systemd at the end of the last reload: a later one supersedes what it finds."""
         try:
-            operation = self._office.submit(
-                OperationKind.RESTART, pool, slot=None, size=None, by="SIGHUP"
-            )
+            yield
+        finally:
+            if len(self._reloads) == 1:
+                self._announcer.reloaded()
+
+    async def _begin_operations(self) -> tuple[str, ...]:
+        try:
+            reload = await self._office.reload(None, by="SIGHUP")
         except RefusedError as error:
             self._note(signal.SIGHUP, str(error))
-            return
-        while operation.state not in FINAL:
-            operation = await self._office.wait(operation.id, _WAIT)
-        if operation.state is OperationState.FAILED:
-            self._note(signal.SIGHUP, f"pool {pool} was not restarted: {operation.reason}")
+            return ()
+        for note in reload.notes:
+            self._note(signal.SIGHUP, note)
+        return tuple(operation.id for operation in reload.operations)
+
+    async def _see_through(self, operations: tuple[str, ...]) -> None:
+        for operation_id in operations:
+            operation = self._office.operation(operation_id)
+            while operation.state not in FINAL:
+                operation = await self._office.wait(operation.id, _WAIT)
+            if operation.state is OperationState.FAILED:
+                text = f"pool {operation.pool} was not reloaded: {operation.reason}"
+                self._note(signal.SIGHUP, text)
 
     def _note(self, number: signal.Signals, text: str) -> None:
         self._announcer.tell(Fact(event=Happened.SIGNAL_RECEIVED, reason=f"{number.name}: {text}"))

@@ -119,16 +119,21 @@ class Drain(Document):
 
 
 class TakeOver(Document):
-    """Take idle connections from a draining worker: they come on the socket that the packet carries,
-    until its end (`drumd.wire.handover`)."""
+    """Take idle connections from a draining worker.
+
+    They come on the socket that the packet carries, until its end (`drumd.wire.handover`).
+    """
 
     attempt: int
     """Whose connections they are; 0 for one of the supervisor's own (a probe)."""
 
 
 class Fork(Document):
-    """To a template: fork a worker. The packet carries its fds, in this order: control, scoreboard,
-    stacks, stdout, stderr; the numbers of the first three go into the spec in the worker."""
+    """To a template: fork a worker.
+
+    The packet carries its fds, in this order: control, scoreboard, stacks, stdout, stderr; the
+    numbers of the first three go into the spec in the worker.
+    """
 
     spec: str
     """The worker's spec, as `WorkerSpec.encode` writes it; its `fds` mean nothing yet."""

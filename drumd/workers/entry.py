@@ -1,21 +1,18 @@
-"""A worker from its first line to its last: settle, load, serve, leave."""
+"""A worker's process from its first line to its last, and a template's."""
 
 import atexit
 import contextlib
-import importlib
 import os
 import signal
 import socket
 import sys
-from typing import Literal, NoReturn
+from typing import NoReturn, Protocol
 
-from drumd.wire.messages import Interface, Loaded
-from drumd.wire.scoreboard import Scoreboard
-from drumd.wire.spec import RuntimeName, SpecError, WorkerSpec
-from drumd.workers import appmetrics, failures, loader, process
+from drumd.wire.spec import SpecError, WorkerSpec
+from drumd.workers import failures, process
 from drumd.workers.control import Control
-from drumd.workers.meter import Meter, ThreadedMeter
-from drumd.workers.runtime import App, Place, Runtime, gunicorn_worker_class
+from drumd.workers.failures import complain
+from drumd.workers.worker import Worker
 
 EXIT_DONE = 0
 """It drained, or was told to stop."""
@@ -24,113 +21,56 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 """It was not started by a supervisor that it understands."""
 
-SettledRuntime = Literal["uvicorn", "gunicorn", "flask"]
 
-_SPOKEN: dict[str, Interface] = {"asgi2": "asgi", "asgi3": "asgi", "wsgi": "wsgi"}
-"""What uvicorn's option `interface` says of the app; `auto` says nothing."""
-_LOOP_CLASSES = ("asgi", "gevent", "eventlet", "tornado", "uvicorn")
-"""What gunicorn's worker classes that serve many connections at once have in their names."""
+class Role(Protocol):
+    """What a process is: a worker or a template."""
+
+    doing: str
+    """What goes after "cannot" if it fails."""
+    control: Control
+
+    def settle(self) -> None:
+        """Become the process that the spec describes."""
+
+    def serve(self) -> "Role | None":
+        """Do its work to the end; in a fork of a template: return what the fork is."""
 
 
 def main() -> NoReturn:
-    """Be one worker; never return."""
+    """Be one worker, or one template; never return."""
     try:
         spec = process.read_spec()
     except (process.ProcessError, SpecError) as error:
         complain(str(error))
         leave(EXIT_USAGE)
-    control = Control(socket.socket(fileno=spec.fds.control))
-    worker = Worker(spec, control)
-    try:
-        process.settle(spec)
-        worker.serve()
-    except BaseException as error:  # noqa: BLE001 - an app may raise SystemExit, or worse
-        failure = failures.failed(worker.doing, error)
-        control.send(failure)
-        complain(failure.error, failure.traceback)
-        leave(EXIT_FAILED)
-    if control.gone and not control.dismissed:
+    role = _role(spec, Control(socket.socket(fileno=spec.fds.control)))
+    while (forked := _play(role)) is not None:
+        role = forked
+    if role.control.gone and not role.control.dismissed:
         # Mostly the supervisor died; but an app that closes all fds makes it look the same.
         complain("cannot reach the supervisor: the control socket is closed")
         leave(EXIT_FAILED)
     leave(EXIT_DONE)
 
 
-class Worker:
-    """Loads the app, chooses the runtime, and knows what it is doing in case that fails."""
+def _role(spec: WorkerSpec, control: Control) -> Role:
+    if spec.role == "worker":
+        return Worker(spec, control)
+    from drumd.workers.template import Template  # noqa: PLC0415 - workers don't pay for it
 
-    def __init__(self, spec: WorkerSpec, control: Control) -> None:
-        self.doing = "start the worker"
-        """What goes after "cannot" if it fails."""
-        self._spec = spec
-        self._control = control
-        self._app: App | None = None
-
-    def serve(self) -> None:
-        """Serve until drained or stopped; raise what made that impossible."""
-        spec = self._spec
-        board = Scoreboard.attach(spec.fds.scoreboard)
-        os.close(spec.fds.scoreboard)  # the mapping stays
-        if spec.metrics_dir is not None:
-            appmetrics.install(spec.metrics_dir, spec.lease)
-        # `auto` needs the app to choose; the others load it where their server would, in its loop.
-        runtime = make_runtime(
-            self._settled(self.load()) if spec.runtime == "auto" else spec.runtime, spec
-        )
-
-        def make_meter(*, threaded: bool, capacity: int) -> Meter:
-            kind = ThreadedMeter if threaded else Meter
-            return kind(board, spec.lease, spec.beat_interval, capacity=capacity)
-
-        runtime.serve(Place(spec=spec, control=self._control, load=self.load, meter=make_meter))
-
-    def load(self) -> App:
-        """Import the app and tell the supervisor, the first time; return it."""
-        if self._app is None:
-            spec = self._spec
-            options = spec.options.get("uvicorn", {})
-            self.doing = f"import {spec.app}"
-            app = loader.load(
-                spec.app,
-                factory=bool(options.get("factory")),
-                interface=_SPOKEN.get(options.get("interface", "auto")),
-            )
-            self.doing = f"serve {spec.app}"
-            runtime = self._settled(app)
-            self._control.send(
-                Loaded(
-                    interface=app.interface,
-                    runtime=runtime,
-                    event_loop=has_event_loop(runtime, spec, app.interface),
-                )
-            )
-            self._app = app
-        return self._app
-
-    def _settled(self, app: App) -> SettledRuntime:
-        if self._spec.runtime != "auto":
-            return self._spec.runtime
-        return "uvicorn" if app.interface == "asgi" else "gunicorn"
+    return Template(spec, control)
 
 
-def make_runtime(name: RuntimeName, spec: WorkerSpec) -> Runtime:
-    """Return the runtime called `name`; each imports its server only now."""
-    runtime: Runtime = importlib.import_module(f"drumd.workers.{name}_runtime").make(spec)
-    return runtime
-
-
-def has_event_loop(runtime: RuntimeName, spec: WorkerSpec, interface: Interface) -> bool:
-    """Return whether one loop serves many connections at once, so that they may be pushed."""
-    if runtime == "gunicorn":
-        worker_class = gunicorn_worker_class(spec, interface).lower()
-        return any(name in worker_class for name in _LOOP_CLASSES)
-    return runtime == "uvicorn"
-
-
-def complain(error: str, traceback: str = "") -> None:
-    """Write what is wrong to stderr, if the app has left it open."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{traceback}drumd: {error}\n".encode(errors="backslashreplace"))
+def _play(role: Role) -> Role | None:
+    """Do what `role` does; leave with its reason if it fails."""
+    try:
+        role.settle()
+        return role.serve()
+    except BaseException as error:  # noqa: BLE001 - an app may raise SystemExit, or worse
+        failure = failures.failed(role.doing, error)
+        role.control.send(failure)
+        complain(failure.error, failure.traceback)
+        leave(EXIT_FAILED)
 
 
 def leave(code: int) -> NoReturn:

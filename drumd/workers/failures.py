@@ -1,10 +1,12 @@
 """Why a worker cannot go on, for people: one line, and the traceback of their own code."""
 
+import contextlib
 import os
 from types import TracebackType
 
 from drumd.wire.messages import Failed
 from drumd.wire.scoreboard import ScoreboardError
+from drumd.wire.spec import SpecError
 from drumd.workers.process import ProcessError
 from drumd.workers.runtime import AppError
 
@@ -16,13 +18,19 @@ def failed(doing: str, error: BaseException) -> Failed:
     """Describe `error`, met while `doing` (such as `import shop:app`)."""
     if isinstance(error, AppError):
         return Failed(error=str(error), traceback=error.traceback)
-    if isinstance(error, ProcessError | ScoreboardError):
+    if isinstance(error, ProcessError | ScoreboardError | SpecError):
         return Failed(error=str(error))
     frames = own_frames(error.__traceback__)
     return Failed(
         error=f"cannot {doing}: {_what_happened(error)}{_where(error, frames)}",
         traceback=format_traceback(error, frames),
     )
+
+
+def complain(error: str, traceback: str = "") -> None:
+    """Write what is wrong to stderr, if the app has left it open."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{traceback}drumd: {error}\n".encode(errors="backslashreplace"))
 
 
 def own_frames(traceback: TracebackType | None) -> TracebackType | None:

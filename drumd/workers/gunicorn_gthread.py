@@ -1,46 +1,56 @@
-"""gunicorn's gthread worker class: a main loop that accepts, and threads that serve."""
+"""gunicorn's gthread worker class: threads that accept and serve, and a main loop beside them."""
 
 import contextlib
+import math
+import os
 import selectors
 import socket
+import threading
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
+from drumd.workers.gunicorn_connections import Connection, Waiting
 from drumd.workers.gunicorn_goodbyes import Goodbyes
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import Supervised
 from drumd.workers.orders import DRAIN_TURN, Listeners, Wakeups
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+TURN = 0.002
+"""Seconds after which the threads give way to each other.
 
-FIRST_BYTES = 0.1
-"""Seconds that a thread waits for a new connection's first bytes, before the main loop watches it
-instead. A client sends them along with its handshake; gunicorn's 5 s lets a few silent ones take
-all threads."""
+One that is runnable but without the GIL may be overtaken for tens of milliseconds by one that
+never waits: whoever gives the GIL up for a system call has it back before others wake up. At each
+request this would cost a tenth of it, or more with several workers on a CPU, and gain nothing.
+"""
+LOOK = 0.05
+"""Seconds between two looks at connections that are idle for too long."""
 
 
 class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc]  # untyped gunicorn
-    """Serves `threads` requests at once, and accepts only while a thread is free.
+    """Serves `threads` requests at once, and accepts only with a thread that is free to serve.
 
     A connection that it took while all are busy would wait here, though a sibling may be idle.
-    Idle keep-alive connections take no thread and do not count.
+    Idle keep-alive connections take no thread and do not count. The main loop beats, reads the
+    orders and closes connections; no request passes through it.
     """
 
     threaded = True
 
     def run(self) -> None:
         """Accept and serve until told to leave."""
-        self._running = 0
-        self._waited_for = False
-        """Somebody waits at a listener since all threads were busy."""
-        self._owes = False
-        """A thread has become free since then: the next one to get it is who waits."""
         wakeups = Wakeups()
         self.goodbyes = Goodbyes(self.poller)
+        self._waiting = Waiting()
+        self.keepalived_conns = self._waiting.idle  # gunicorn asks how many there are
+        self._keepalive = self.cfg.keepalive  # a look-up there costs more than all that is here
+        self._door = threading.Lock()
+        """Held to accept, to release a listener, and to count connections."""
+        self._full = False
+        """Listeners were left alone since there are too many connections."""
+        self._next_turn = self._next_look = 0.0
         self._listeners = Listeners(self._start)
         for fd, callback in (
             (self.method_queue.fileno(), self.method_queue.run_callbacks),
@@ -48,21 +58,19 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
             (wakeups.fileno(), lambda _: wakeups.clear()),
         ):
             self.poller.register(fd, selectors.EVENT_READ, callback)
+        for _ in range(self.cfg.threads):
+            self.tpool.submit(self._serve)
         self.orders.ready()
         while not self.orders.leaving:
             if not self.alive:
                 self.orders.retire()
-            if self._may_accept():
-                self.set_accept_enabled(True)
             self._turn(self.pulse.rest())
-        self.set_accept_enabled(False)
         self._listeners.release()
         if not self.orders.stopped:
             self._drain()
+        self._waiting.end()
         # Threads that are stuck are left to the end of the process; nobody joins them.
         self.tpool.shutdown(wait=False, cancel_futures=True)
-
-    # --- accepting --------------------------------------------------------------------------------
 
     def on_accept(self, epoch: int, wanted: Mapping[int, int]) -> None:
         """Accept from exactly `wanted`, then say so."""
@@ -72,112 +80,119 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         """Return how many client connections are open."""
         return int(self.nr_conns) + len(self.goodbyes)
 
-    def accept(self, listener: socket.socket) -> None:
-        """Take one connection, if there is still one and a thread for it."""
-        if not self._may_accept():
-            # Only now that somebody waits: to turn it off and on with each request that comes on a
-            # kept connection would be a tenth of the request's cost.
-            self.set_accept_enabled(False)
-            self._waited_for = True
-            return
-        self._waited_for = self._owes = False
-        if listener.fileno() < 0:
-            return  # released in the same round of events
-        try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # a sibling was quicker, or the client is gone again
-        self.nr_conns += 1
-        self.enqueue_req(Connection(self, client, address, listener.getsockname()))
-
     def _start(self, listener: socket.socket) -> "_Accepting":
-        return _Accepting(self, listener)
+        return _Accepting(listener, self._waiting, self._door)
 
-    def _may_accept(self) -> bool:
-        # Kept connections that ask without a pause keep all threads busy for ever. Who waits at
-        # the listener gets its turn among them, one with each thread that becomes free; before
-        # that a sibling with a free thread would have taken it.
-        free = self._owes or self._running < self.cfg.threads
-        return bool(free and self.nr_conns < self.worker_connections)
+    # --- in the threads ---------------------------------------------------------------------------
 
-    # --- serving ----------------------------------------------------------------------------------
+    def _serve(self) -> None:
+        try:
+            while (found := self._waiting.take()) is not None:
+                conn = found if isinstance(found, Connection) else self._accept(found)
+                if conn is not None:
+                    self._serve_once(conn)
+                    self._give_way()
+        except BaseException as error:  # noqa: BLE001 - an app may raise SystemExit, or worse
+            # gunicorn, too, lets what ends a thread end the worker.
+            self.method_queue.defer(_raise, error)
 
-    def enqueue_req(self, conn: TConn) -> None:
-        """Give a connection that has something to read to a thread."""
-        self._running += 1
-        super().enqueue_req(conn)
+    def _give_way(self) -> None:
+        now = monotonic()
+        if now > self._next_turn:
+            self._next_turn = now + TURN
+            os.sched_yield()  # gives up the GIL, too (since Python 3.11.1)
 
-    def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
-        """Take a connection back from its thread (main thread)."""
-        self._running -= 1
-        self._owes = self._waited_for
-        super().finish_request(conn, fs)
-        drain = self.orders.drain
-        # Its answer was begun before the drain and promised keep-alive; it lingers like the rest.
-        if drain and self.keepalived_conns and self.keepalived_conns[-1] is conn:
-            conn.timeout = monotonic() + drain.linger
+    def _accept(self, listener: socket.socket) -> Connection | None:
+        """Return a new connection, if there is still one."""
+        with self._door:
+            if listener.fileno() < 0:
+                return None  # released meanwhile
+            if self.nr_conns >= self.worker_connections:
+                self._full = True
+                return None
+            try:
+                client, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return None  # a sibling was quicker, or the client is gone again
+            finally:
+                self._waiting.listen_again(listener)
+            self.nr_conns += 1
+            return Connection(self.cfg, client, address, listener.getsockname())
 
-    def handle_request(self, req: Any, conn: TConn) -> Any:
+    def _serve_once(self, conn: Connection) -> None:
+        """Serve one request, and let the connection wait for its next one, or end."""
+        if conn.watched and not conn.speaks():
+            self._waiting.put(conn)
+            return
+        goes_on = False
+        if self.handle(conn):
+            # It speaks later, or promised to go on; in a drain the main loop shortens its time.
+            conn.timeout = monotonic() + self._keepalive
+            with contextlib.suppress(OSError, ValueError):  # an app may have closed it
+                conn.look_ahead()
+                self._waiting.put(conn)
+                goes_on = True
+        if not goes_on:
+            self.method_queue.defer(self._end, conn)
+
+    def handle_request(self, req: Any, conn: Connection) -> Any:
         """Serve one request, counted (in a thread)."""
         return self.metered(req, super().handle_request, req, conn)
 
-    def handle_http2_request(self, req: Any, conn: TConn, h2_conn: Any) -> Any:
+    def handle_http2_request(self, req: Any, conn: Connection, h2_conn: Any) -> Any:
         """Serve one request of an HTTP/2 connection, counted (in a thread)."""
         return self.metered(req, super().handle_http2_request, req, conn, h2_conn)
 
-    def _turn(self, timeout: float) -> None:
+    # --- in the main loop -------------------------------------------------------------------------
+
+    def _turn(self, timeout: float, linger: float = math.inf) -> None:
         self.live()
         self.wait_for_and_dispatch_events(timeout)
-        self.murder_keepalived()
-        self.murder_pending()
         self.goodbyes.turn()
+        now = monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK
+            for conn in self._waiting.take_overdue(now, now + linger):
+                self._end(conn, overdue=True)
 
-    # --- ending -----------------------------------------------------------------------------------
+    def _end(self, conn: Connection, *, overdue: bool = False) -> None:
+        """Close a connection; unless it is `overdue`, once the client had time to read all."""
+        self._waiting.forget(conn)
+        if overdue:
+            conn.close()
+        else:
+            self.goodbyes.begin(conn.sock)
+        with self._door:
+            self.nr_conns -= 1
+            if self._full:
+                self._full = False
+                self._waiting.listen_to_all()
 
     def _drain(self) -> None:
         assert self.orders.drain is not None  # noqa: S101 - for the reader and the type checker
         self.alive = False  # each further answer says Connection: close
-        lingered = monotonic() + self.orders.drain.linger
-        for conn in (*self.keepalived_conns, *self.pending_conns):
-            conn.timeout = min(conn.timeout, lingered)
         while self.nr_conns or self.goodbyes:
             if self.orders.stopped or monotonic() > self.orders.drain.deadline:
                 return
-            self._turn(min(self.pulse.rest(), DRAIN_TURN))
+            self._turn(min(self.pulse.rest(), DRAIN_TURN), self.orders.drain.linger)
         self.orders.drained()
 
 
-class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
-    """A client's connection that neither holds a thread nor the main loop while it is silent."""
-
-    def __init__(self, worker: GThread, sock: socket.socket, client: Any, server: Any) -> None:
-        super().__init__(worker.cfg, sock, client, server)
-        self._goodbyes = worker.goodbyes
-
-    def wait_for_data(self, timeout: float) -> bool:
-        """Return whether the client sent something within a short time (in a thread)."""
-        return bool(super().wait_for_data(min(timeout, FIRST_BYTES)))
-
-    def close(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
-        """Close the connection; `graceful`: once the client had time to read all (main thread)."""
-        if graceful:
-            self._goodbyes.begin(self.sock)
-        else:
-            with contextlib.suppress(OSError):
-                self.sock.close()
-
-
 class _Accepting:
-    """One listener, among those that the worker's loop turns on and off together."""
+    """One listener, among those that the threads wait with."""
 
-    def __init__(self, worker: GThread, listener: socket.socket) -> None:
-        self._worker = worker
+    def __init__(self, listener: socket.socket, waiting: Waiting, door: threading.Lock) -> None:
         self._listener = listener
-        worker.set_accept_enabled(False)  # the next turn of the loop enables all that there are
-        worker.sockets.append(listener)
+        self._waiting = waiting
+        self._door = door
+        waiting.listen(listener)
 
     def close(self) -> None:
         """Accept no more from it."""
-        self._worker.set_accept_enabled(False)
-        self._worker.sockets.remove(self._listener)
-        self._listener.close()
+        with self._door:
+            self._waiting.unlisten(self._listener)
+            self._listener.close()
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -22,7 +22,7 @@ def load(name: str, *, factory: bool = False, interface: Interface | None = None
     Raises `AppError`, or whatever the app's own code raises.
     """
     module_name, attribute = split_name(name)
-    found = _attribute(_module(module_name), attribute, module_name)
+    found = find(module_name, attribute)
     if not callable(found):
         raise AppError(
             f"cannot serve {name}: it is {_a(type(found).__name__)}, which cannot be called; "
@@ -31,6 +31,11 @@ def load(name: str, *, factory: bool = False, interface: Interface | None = None
     if factory or takes_nothing(found):
         found = _call(found, name)
     return App(call=found, interface=interface or interface_of(found))
+
+
+def find(module_name: str, attribute: str) -> Any:
+    """Import a module and return its attribute, which may be dotted; raise `AppError`."""
+    return _attribute(_module(module_name), attribute, module_name)
 
 
 def split_name(name: str) -> tuple[str, str]:

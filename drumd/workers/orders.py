@@ -4,14 +4,17 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from types import FrameType
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from drumd.wire.messages import Accept, Accepting, Drain, Drained, Leaving, Ready, Stop
+from drumd.wire.messages import Accept, Accepting, Drain, Drained, Leaving, Ready, Stop, TakeOver
 from drumd.workers.meter import Meter
 from drumd.workers.runtime import Place
+
+if TYPE_CHECKING:
+    from drumd.workers.handover import Handover
 
 DRAIN_TURN = 0.05
 """Seconds between two looks of a draining loop at what is left."""
@@ -21,13 +24,22 @@ class Orders:
     """The supervisor's wishes and foreign signals, noted; the serving loop carries them out.
 
     `on_accept(epoch, wanted)` gets each wanted set as {listener: fd}; the fds are its own now, and
-    it answers with `accepting` once it accepts from exactly these.
+    it answers with `accepting` once it accepts from exactly these. `handover`: where the runtime
+    can hand over connections; its heirs and leavers come and go with what is read here.
     """
 
-    def __init__(self, place: Place, on_accept: Callable[[int, Mapping[int, int]], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        on_accept: Callable[[int, Mapping[int, int]], None],
+        handover: "Handover | None" = None,
+    ) -> None:
         self._control = place.control
         self._spec = place.spec
         self._on_accept = on_accept
+        self._handover = handover
+        if handover is not None:
+            handover.poll_too(self._control.fileno())
         self._parent = os.getppid()
         self.drain: Drain | None = None
         """Set once the worker is to stop accepting and finish what is in flight."""
@@ -41,7 +53,7 @@ class Orders:
 
     def fileno(self) -> int:
         """Return the fd whose readability calls for `read`."""
-        return self._control.fileno()
+        return (self._handover or self._control).fileno()
 
     def read(self) -> None:
         """Take what the supervisor said since the last time; never wait."""
@@ -50,14 +62,31 @@ class Orders:
                 case Accept(epoch=epoch, listeners=listeners) if not self.leaving:
                     self._on_accept(epoch, dict(zip(listeners, received.fds, strict=True)))
                 case Accept():  # too late: it was on its way when the worker began to leave
-                    for fd in received.fds:
-                        os.close(fd)
+                    _close_all(received.fds)
                 case Drain() as drain:
                     self.drain = drain
+                    self._replace_heirs(received.fds)
+                case TakeOver():
+                    self._add_leavers(received.fds)
                 case Stop():
                     self.stopped = True
         if self._control.gone:
             self.stopped = True
+        if self._handover is not None:
+            self._handover.turn()
+
+    def _replace_heirs(self, channels: Sequence[int]) -> None:
+        if self._handover is None:
+            _close_all(channels)
+        else:
+            self._handover.heirs.replace(channels)
+
+    def _add_leavers(self, channels: Sequence[int]) -> None:
+        if self._handover is None:
+            _close_all(channels)  # who would hand over sees the end, and keeps its connections
+        else:
+            for fd in channels:
+                self._handover.leavers.add(fd)
 
     def look_for_parent(self) -> None:
         """Stop when the process was orphaned; costs one system call."""
@@ -83,15 +112,24 @@ class Orders:
 
     def ready(self) -> None:
         """Say that the worker could serve now."""
-        self._control.send(Ready())
+        self._control.send(Ready(handover=self._handover is not None))
 
     def accepting(self, epoch: int, listeners: tuple[int, ...]) -> None:
         """Say that the worker accepts from exactly `listeners`, as wanted in `epoch`."""
         self._control.send(Accepting(epoch=epoch, listeners=tuple(sorted(listeners))))
 
     def drained(self) -> None:
-        """Say that no connection is left."""
-        self._control.send(Drained())
+        """Say that no connection is left; take none over any more."""
+        handed = 0
+        if self._handover is not None:
+            self._handover.leavers.close()
+            handed = self._handover.heirs.handed
+        self._control.send(Drained(handed=handed))
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class Pulse:

@@ -8,6 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+# By name, since gevent may have replaced what the module has when a template forks.
+from time import sleep
+
 from drumd.wire.spec import SPEC_FD_VARIABLE, STACKS_SIGNAL, SpecError, WorkerSpec
 
 PR_SET_PDEATHSIG = 1
@@ -15,6 +18,10 @@ PR_SET_PDEATHSIG = 1
 
 _PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
 """CPython ignores these in every process, so that errors arrive as OSError."""
+
+
+_ADOPTION_TURN = 0.0005
+"""Seconds between two looks at the parent; it changes once the one in between has ended."""
 
 
 class ProcessError(Exception):
@@ -47,9 +54,22 @@ def settle(spec: WorkerSpec) -> None:
     reset_signals()
     die_with_parent(spec.supervisor_pid)
     keep_fds_from_children()
-    if spec.cgroup_procs is not None:
-        _join_cgroup(spec.cgroup_procs)
+    join_cgroup(spec)
     _enter(spec.app_dir)
+
+
+def settle_fork(spec: WorkerSpec, forker: int) -> None:
+    """Make a template's fork a child of the supervisor, and its signals a fresh worker's.
+
+    `forker`: the pid of the process that forked it, which is about to end; then the supervisor
+    adopts it, as the nearest subreaper or as PID 1. faulthandler needs nothing: it writes to the
+    same fd, which leads elsewhere by now. Raises `ProcessError`.
+    """
+    while os.getppid() == forker:
+        sleep(_ADOPTION_TURN)
+    # Not before: it would fire when the forker ends.
+    die_with_parent(spec.supervisor_pid)
+    reset_signals()
 
 
 def reset_signals() -> None:
@@ -95,12 +115,15 @@ def keep_fds_from_children() -> None:
                 os.set_inheritable(fd, False)
 
 
-def _join_cgroup(procs: str) -> None:
+def join_cgroup(spec: WorkerSpec) -> None:
+    """Join the cgroup that `spec` names, if it does; raise `ProcessError`."""
+    if spec.cgroup_procs is None:
+        return
     try:
-        Path(procs).write_text("0")
+        Path(spec.cgroup_procs).write_text("0")
     except OSError as error:
         raise ProcessError(
-            f"cannot join the worker's cgroup by {procs}: {error.strerror}; "
+            f"cannot join the worker's cgroup by {spec.cgroup_procs}: {error.strerror}; "
             "is the cgroup delegated to this user?"
         ) from error
 

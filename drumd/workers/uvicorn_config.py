@@ -9,7 +9,7 @@ from drumd.workers.loader import is_double_callable
 from drumd.workers.log_pipe import PipeHandler
 from drumd.workers.runtime import AppError, Place
 from drumd.workers.uvicorn_forwarded import ForwardedHeaders
-from drumd.workers.uvicorn_protocols import Instruments, watched_protocol
+from drumd.workers.uvicorn_protocols import Instruments, WatchedProtocol, watched_protocol
 
 STDERR = 2
 
@@ -33,6 +33,16 @@ class WorkerConfig(Config):
         }
         options["http"] = watched_protocol(options.get("http", "auto"), instruments)
         super().__init__(spec.app, **options)
+
+    @property
+    def can_hand_over(self) -> bool:
+        """Return whether another process could go on with a connection.
+
+        The keys of a TLS session are in this one; and of other protocols it is not known when a
+        connection is at rest.
+        """
+        watched = isinstance(self.http, type) and issubclass(self.http, WatchedProtocol)
+        return watched and not self.is_ssl
 
     def load(self) -> None:
         """Load the app, and put our own class in the place of uvicorn's for a proxy's headers."""

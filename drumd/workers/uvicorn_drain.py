@@ -7,6 +7,10 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
+from drumd.wire.messages import Drain
+from drumd.workers.handover import Heirs
+from drumd.workers.orders import Orders
+from drumd.workers.uvicorn_adoption import Adoptions
 from drumd.workers.uvicorn_protocols import WatchedProtocol
 
 LOOK_EVERY = 0.02
@@ -16,38 +20,120 @@ FIRST_REQUEST_PATIENCE = 1.0
 it before would lose a request that the client has no reason to expect to lose."""
 
 
-async def empty(state: ServerState, linger: float, *, tls: bool) -> None:
-    """Return when no connection and no request's task is left.
+class Departure:
+    """A worker's last stretch, from the release of its listeners until nothing is left in it.
 
-    Idle connections are closed after `linger` seconds, websockets with 1012 (restart) then.
-    Each answer must say `Connection: close` already (`Instruments.draining`).
+    With heirs, connections are handed over as soon as they are at rest. Without, each answer says
+    `Connection: close`, and idle connections are closed after the linger. Websockets are closed
+    after it in both cases, with 1012 (service restart).
     """
-    for connection in list(state.connections):
-        if isinstance(connection, WatchedProtocol):
-            connection.drain()
-    began = monotonic()
-    # A connection in its TLS handshake is not among the connections yet.
-    unseen_until = began + (FIRST_REQUEST_PATIENCE if tls else 0)
-    told: set[Any] = set()
-    # uvicorn's own shutdown polls as well: its connections and tasks are plain sets.
-    while state.connections or state.tasks or monotonic() < unseen_until:
-        if monotonic() >= began + linger:
-            for connection in state.connections - told:
-                if not _is_wanted(connection):
-                    told.add(connection)
-                    connection.shutdown()
-        await asyncio.sleep(LOOK_EVERY)
 
+    def __init__(
+        self, state: ServerState, orders: Orders, heirs: Heirs, adoptions: Adoptions
+    ) -> None:
+        self._state = state
+        self._orders = orders
+        self._heirs = heirs
+        self._adoptions = adoptions
+        self._drain: Drain | None = None
+        self._was_handing = False
+        self._since = monotonic()
+        """When the drain began, was ordered again, or lost its heirs."""
+        self._told: set[Any] = set()
+        """Connections that were told to end."""
 
-def _is_wanted(connection: Any) -> bool:
-    """Return whether a request is in flight on `connection`, or may be just coming in."""
-    if not isinstance(connection, WatchedProtocol):
-        return False
-    if connection.requests:
+    @property
+    def handing(self) -> bool:
+        """Return whether there are heirs."""
+        return bool(self._heirs)
+
+    async def empty(self, changed: asyncio.Event, *, tls: bool) -> bool:
+        """Return True when no connection and no request's task is left, False at the deadline.
+
+        `changed` is set when there is something to look at before it is time to.
+        """
+        self._changed = changed
+        # A connection in its TLS handshake is not among the connections yet.
+        unseen_until = monotonic() + (FIRST_REQUEST_PATIENCE if tls else 0)
+        # uvicorn's own shutdown polls as well: its connections and tasks are plain sets.
+        while (
+            self._state.connections
+            or self._state.tasks
+            or self._heirs.unsettled
+            or self._adoptions.going_on
+            or monotonic() < unseen_until
+        ):
+            drain = self._take_in_orders()
+            if monotonic() >= drain.deadline:
+                return False
+            if self.handing:
+                self._hand_over()
+            if monotonic() >= self._since + drain.linger:
+                self._end_idle()
+            await self._rest()
         return True
-    if connection.cycle is None and monotonic() - connection.made < FIRST_REQUEST_PATIENCE:
-        return True
-    return _has_unread_bytes(connection.transport)
+
+    def on_rest(self, connection: WatchedProtocol) -> None:
+        """Take note that an answer is complete and the client has sent nothing after its request.
+
+        The next request is for the heir: were it read here, then a client that asks without a pause
+        would never be found at rest.
+        """
+        if self.handing and self._heirs.have_room:
+            connection.flow.pause_reading()
+            self._changed.set()
+
+    def _take_in_orders(self) -> Drain:
+        drain = self._orders.drain
+        assert drain is not None  # noqa: S101 - for the type checker: it never becomes None again
+        if drain is not self._drain or self.handing != self._was_handing:
+            self._drain = drain
+            self._was_handing = self.handing
+            self._since = monotonic()
+            for connection in list(self._state.connections):
+                if isinstance(connection, WatchedProtocol):
+                    connection.drain(self)
+        return drain
+
+    def _hand_over(self) -> None:
+        room = True
+        for connection in list(self._state.connections):
+            if not isinstance(connection, WatchedProtocol) or not connection.at_rest:
+                continue
+            transport = connection.transport
+            room = room and self._heirs.have_room
+            if not room:
+                connection.flow.resume_reading()
+            elif not transport.get_write_buffer_size():
+                room = self._heirs.give(
+                    transport.get_extra_info("socket").fileno(), connection.farewell()
+                )
+                if room:
+                    transport.abort()  # closes our fd; the connection lives on in the heir's
+
+    def _end_idle(self) -> None:
+        for connection in self._state.connections - self._told:
+            if not self._is_wanted(connection):
+                self._told.add(connection)
+                connection.shutdown()
+
+    def _is_wanted(self, connection: Any) -> bool:
+        """Return whether a request is in flight or coming in, or the next one is for an heir."""
+        if not isinstance(connection, WatchedProtocol):
+            return False
+        if self.handing or not connection.at_rest:
+            return True
+        if connection.is_new and monotonic() - connection.made < FIRST_REQUEST_PATIENCE:
+            return True
+        return _has_unread_bytes(connection.transport)
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        self._changed.clear()
 
 
 def _has_unread_bytes(transport: asyncio.Transport) -> bool:

@@ -36,8 +36,19 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
             instruments = self.instruments
             cycle.ticket = instruments.meter.begin()
             self.requests.append(cycle)
-            if instruments.draining:
-                self.close_after(cycle)
+            if instruments.departure is not None:
+                self.end_with(cycle, instruments.departure)
+
+    def on_message_complete(self) -> None:
+        """Note that a request's body is complete; uvicorn 0.54 does not, if the answer is."""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        cycle = self.cycle
+        cycle.more_body = False
+        if not cycle.response_complete:
+            cycle.message_event.set()
+        else:
+            self.idle_since = monotonic()
 
     def on_response_complete(self) -> None:
         """End the oldest request, as uvicorn 0.54 does, but without a timer for the next one."""
@@ -61,3 +72,23 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
         """Close the connection if it has been idle for as long as keep-alive allows."""
         if self.idle_since and now - self.idle_since >= self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
+
+    @property
+    def at_rest(self) -> bool:
+        """Return whether it is open, no answer is outstanding, and no part of a request came."""
+        if self.requests or self.transport.is_closing():
+            return False
+        cycle = self.cycle
+        if cycle is None:
+            return self.scope is None  # made with a request's first byte
+        return cycle.scope is self.scope and not cycle.more_body
+
+    @property
+    def resting_since(self) -> float:
+        """Return since when, in monotonic seconds, it waits for the next request."""
+        # Empty lines between requests reset it, and are no request.
+        return self.idle_since or monotonic()
+
+    def rest_since(self, instant: float) -> None:
+        """Count the time of keep-alive from `instant`."""
+        self.idle_since = instant

@@ -3,7 +3,8 @@
 Written against uvicorn 0.54, `uvicorn/protocols/http/{httptools,h11}_impl.py`. What is used: a
 protocol makes one `cycle` for each request, once its headers are complete; it calls its own
 `on_response_complete` when an answer is, in the order of the requests; a cycle has `send`,
-`response_started`, `response_complete`, `keep_alive` and `default_headers`.
+`response_started`, `response_complete`, `more_body`, `keep_alive`, `default_headers` and the
+`on_response` that it calls when its answer is complete; a `flow` pauses and resumes reading.
 """
 
 import importlib.util
@@ -12,20 +13,24 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from drumd.wire.handover import Note
 from drumd.workers.meter import Meter
 
 if TYPE_CHECKING:
     import asyncio
 
+    from drumd.workers.uvicorn_drain import Departure
+
 
 class Instruments:
     """What all connections of a worker share."""
 
-    __slots__ = ("draining", "meter")
+    __slots__ = ("departure", "meter")
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self.draining = False
+        self.departure: Departure | None = None
+        """Set once the worker drains."""
 
 
 class MeteredCycle:
@@ -57,19 +62,30 @@ class WatchedProtocol:
     instruments: Instruments
     """Set in a subclass made for each server, since uvicorn makes the protocols."""
 
+    inherited: Note | None = None
+    """What a leaver said of the connection, if it was taken over."""
+
     if TYPE_CHECKING:
         cycle: Any
+        flow: Any
         transport: asyncio.Transport
+        data_received: Callable[[bytes], None]
 
     uvicorns_on_response_complete: Callable[..., None]
     """The same method of uvicorn's class, as for cycles."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to watch."""
-        self.made = monotonic()
+        note = self.inherited
+        self.made = monotonic() if note is None else note.idle_since
         self.requests: deque[Any] = deque()
         """Cycles whose answer is not complete, oldest first; several if the client pipelines."""
         super().connection_made(transport)  # type: ignore[misc]
+        if note is not None:
+            if not note.new:
+                self.rest_since(note.idle_since)
+            if note.unread:
+                self.data_received(note.unread_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the requests whose answers nobody waits for any more."""
@@ -90,16 +106,62 @@ class WatchedProtocol:
         instruments = self.instruments
         cycle.ticket = instruments.meter.begin()
         self.requests.append(cycle)
-        if instruments.draining:
-            self.close_after(cycle)
+        if instruments.departure is not None:
+            self.end_with(cycle, instruments.departure)
+
+    # --- resting ----------------------------------------------------------------------------------
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether nothing was asked yet, here or where the connection came from."""
+        return self.cycle is None and (self.inherited is None or self.inherited.new)
+
+    @property
+    def at_rest(self) -> bool:
+        """Return whether it is open, no answer is outstanding, and no part of a request came."""
+        raise NotImplementedError
+
+    @property
+    def resting_since(self) -> float:
+        """Return since when, in monotonic seconds, it waits for the next request."""
+        raise NotImplementedError
+
+    def rest_since(self, instant: float) -> None:
+        """Count the time of keep-alive from `instant`."""
+        raise NotImplementedError
+
+    def farewell(self) -> Note:
+        """Return what an heir has to know; the connection is at rest."""
+        if self.is_new:
+            return Note(idle_since=self.made, new=True)
+        return Note(idle_since=self.resting_since)
 
     def close_if_idle(self, now: float) -> None:
         """Close an idle connection, where no timer of uvicorn's does; asked at each beat."""
 
-    def drain(self) -> None:
-        """Let the newest request in flight be the connection's last one."""
+    # --- draining ---------------------------------------------------------------------------------
+
+    def drain(self, departure: "Departure") -> None:
+        """Let the newest request in flight be the connection's last one in this worker.
+
+        To be called again when heirs have come or gone.
+        """
         if self.requests:
-            self.close_after(self.requests[-1])
+            self.end_with(self.requests[-1], departure)
+        elif not self.transport.is_closing():
+            self.flow.resume_reading()  # it may have waited for an heir
+
+    def end_with(self, cycle: Any, departure: "Departure") -> None:
+        """Hand the connection over after `cycle`'s answer, or close it where there is no heir."""
+        if departure.handing:
+            cycle.on_response = self._on_response_in_departure
+        else:
+            self.close_after(cycle)
+
+    def _on_response_in_departure(self) -> None:
+        self.on_response_complete()
+        if self.instruments.departure is not None and self.at_rest:
+            self.instruments.departure.on_rest(self)
 
     def close_after(self, cycle: Any) -> None:
         """Close the connection after `cycle`'s answer, which says so if it has not begun yet."""

@@ -16,12 +16,15 @@ from typing import Any
 
 from uvicorn.server import Server
 
+from drumd.wire.handover import Note
 from drumd.wire.spec import WorkerSpec
 from drumd.workers.failures import format_traceback, own_frames
+from drumd.workers.handover import Handover
 from drumd.workers.orders import IGNORED_SIGNALS, LEAVE_SIGNALS, Orders
 from drumd.workers.runtime import AppError, Place, Runtime
+from drumd.workers.uvicorn_adoption import Adoptions
 from drumd.workers.uvicorn_config import WorkerConfig
-from drumd.workers.uvicorn_drain import empty
+from drumd.workers.uvicorn_drain import Departure
 from drumd.workers.uvicorn_listeners import Listeners
 from drumd.workers.uvicorn_protocols import Instruments, WatchedProtocol
 
@@ -53,7 +56,11 @@ class WorkerServer(Server):
         super().__init__(config)
         self._place = place
         self._instruments = instruments
-        self._orders = Orders(place, self._on_accept)
+        self._adoptions = Adoptions(self._make_adopted)
+        self._handover = Handover(self._adoptions.take)
+        self._orders = Orders(
+            place, self._on_accept, self._handover if config.can_hand_over else None
+        )
         self._wanted: deque[tuple[int, Mapping[int, int]]] = deque()
         """Sets of listeners to accept from, by epoch, not yet carried out."""
         self._changed = asyncio.Event()
@@ -169,19 +176,30 @@ class WorkerServer(Server):
             await asyncio.sleep(self._place.spec.beat_interval)
 
     async def _drain(self) -> None:
-        drain = self._orders.drain
-        if drain is None:
+        if self._orders.drain is None:
             return
-        self._instruments.draining = True
+        departure = Departure(
+            self.server_state, self._orders, self._handover.heirs, self._adoptions
+        )
+        self._instruments.departure = departure
         await self._listeners.release()
-        await empty(self.server_state, drain.linger, tls=self.config.ssl is not None)
+        if not await departure.empty(self._changed, tls=self.config.ssl is not None):
+            return  # the supervisor is about to end this worker
+        self._handover.leavers.close()
         self._instruments.meter.connections(0)
         try:
-            async with asyncio.timeout(drain.deadline - time.monotonic()):
+            # Asked again: the deadline may have been moved.
+            async with asyncio.timeout(self._orders.drain.deadline - time.monotonic()):
                 await self.lifespan.shutdown()
         except TimeoutError:
             _log.error("The app's shutdown did not end within the grace period.")
         self._orders.drained()
+
+    def _make_adopted(self, note: Note) -> asyncio.Protocol:
+        protocol = self._make_protocol()
+        assert isinstance(protocol, WatchedProtocol)  # noqa: S101 - else there is no handover
+        protocol.inherited = note
+        return protocol
 
     def _make_protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -1,6 +1,7 @@
 """A WSGI app that does what a test asks for in the path."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,10 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
         until(Path(environ["QUERY_STRING"]))
     if path == "/stream":
         return stream(Path(environ["QUERY_STRING"]), start_response)
+    if path == "/exit":
+        sys.exit("asked to exit")
+    if path == "/hang-up":
+        environ["gunicorn.socket"].close()
     if path == "/raise":
         raise RuntimeError("asked to raise")
     if path == "/missing":

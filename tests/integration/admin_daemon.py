@@ -139,7 +139,7 @@ class MemoryOperator:
                 start_durations=(0,) * (len(START_BOUNDS) + 1),
                 start_seconds=0.0,
                 queues={},
-                metrics_dir=None,
+                metrics_dirs=(),
             )
             for pool in self.pools.values()
         )

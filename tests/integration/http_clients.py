@@ -1,5 +1,6 @@
 """Clients that see what happens to connections: raw HTTP/1.1, one request at a time."""
 
+import socket
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,7 +28,18 @@ class Connection:
     """One client connection; `ConnectionError` when the server ends it before an answer."""
 
     def __init__(self, listener: Listener) -> None:
-        self.sock = listener.connect(CAP)
+        self._begin(listener.connect(CAP))
+
+    @classmethod
+    def over(cls, sock: socket.socket) -> Self:
+        """Return one over a stream that is connected already."""
+        sock.settimeout(CAP)
+        connection = cls.__new__(cls)
+        connection._begin(sock)
+        return connection
+
+    def _begin(self, sock: socket.socket) -> None:
+        self.sock = sock
         self._rest = b""
 
     def __enter__(self) -> Self:

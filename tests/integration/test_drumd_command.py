@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from drumd.config.kinds import WorkerRange
+from drumd.config.loading import Loaded
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.cli.drumd import COMMANDS, main
 
@@ -52,6 +54,28 @@ def test_an_app_on_the_command_line_is_the_only_pool(tmp_path: Path) -> None:
     done = _drumd("check", "app:app", directory=tmp_path)
     assert done.returncode == DaemonExit.STOPPED, done.stderr
     assert "shop" not in done.stdout
+
+
+def test_flags_of_serve_reach_their_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each flag of `drumd serve` sets its key, and the daemon gets the sources to read again."""
+    taken: list[Loaded] = []
+
+    def daemon(loaded: Loaded) -> int:
+        taken.append(loaded)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("drumd.supervisor.daemon.run_daemon", daemon)
+    flags = ["--preload", "--spares", "2", "--reload", "--startup-probe", "/healthz"]
+    assert main(["serve", "app:app", "--workers", "2-8", *flags]) == 0
+    (loaded,) = taken
+    web = loaded.settings.pools["web"]
+    assert (web.preload, web.spares, web.reload) == (True, 2, True)
+    assert web.health.startup_probe == "/healthz"
+    assert web.workers == WorkerRange(2, 8)
+    assert loaded.origins["pools.web.health.startup_probe"] == "flag --startup-probe"
+    assert loaded.origins["pools.web.preload"] == "flag --preload"
+    assert loaded.sources.load() == loaded
 
 
 def test_invalid_is_78_with_all_problems(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_new_connection_gets_its_turn_among_kept_ones(host: WorkerHost, tmp_pa
     """Kept connections that always have a request waiting do not shut out a new one."""
     listener = host.listen()
     worker = serve(host, listener)
-    first, second = Gate(str(tmp_path / "first")), Gate(str(tmp_path / "second"))
+    first, second, third = (Gate(str(tmp_path / name)) for name in ("first", "second", "third"))
     with Client(listener) as one, Client(listener) as two:
         assert (one.get().status, two.get().status) == (200, 200)
         one.send(first.path)
@@ -48,8 +49,44 @@ def test_a_new_connection_gets_its_turn_among_kept_ones(host: WorkerHost, tmp_pa
             turn(worker)
             assert queued(listener) == 1
             first.open()
+            assert one.answer().status == 200
+            one.send(third.path)
             second.begun()
-            wait_until(lambda: queued(listener) == 0, what="the new connection, accepted")
             second.open()
             assert new.answer().status == 200
+        third.begun()
+        third.open()
         assert (one.answer().status, two.answer().status) == (200, 200)
+
+
+def test_pipelined_requests_wait_for_their_turn(host: WorkerHost, tmp_path: Path) -> None:
+    """A client that sends its next request along with the first one gets no place before others."""
+    listener = host.listen()
+    serve(host, listener)
+    first, second = Gate(str(tmp_path / "first")), Gate(str(tmp_path / "second"))
+    with Client(listener) as greedy, Client(listener) as other:
+        assert other.get().status == 200
+        greedy.sock.sendall(request(first.path) + request(second.path) + request("/missing"))
+        first.begun()
+        other.send("/")
+        first.open()
+        assert other.answer().status == 200
+        second.open()
+        with greedy.sock.makefile("rb") as answers:
+            assert [status(answers) for _ in range(3)] == [200, 200, 404]
+
+
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def status(answers: BinaryIO) -> int:
+    """Read one answer, and no byte of the next one."""
+    number = int(answers.readline().split()[1])
+    length = 0
+    while line := answers.readline().strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    answers.read(length)
+    return number

@@ -53,7 +53,7 @@ def _values(families: list[Metric]) -> dict[str, float]:
 
 
 def _collect(metrics: AppMetrics, directories: Mapping[str, Path]) -> dict[str, float]:
-    return _values(metrics.collect(directories))
+    return _values(metrics.collect({pool: (path,) for pool, path in directories.items()}))
 
 
 def _names(directory: Path) -> set[str]:
@@ -183,7 +183,7 @@ def test_pools_share_a_family_and_keep_their_samples(tmp_path: Path) -> None:
         0,
         "jobs.labels('x').inc(2); Counter('runs', 'Runs.', ['pool']).labels('mine').inc()",
     )
-    families = AppMetrics().collect({"a": tmp_path / "a", "b": tmp_path / "b"})
+    families = AppMetrics().collect({"a": (tmp_path / "a",), "b": (tmp_path / "b",)})
     assert [family.name for family in families].count("jobs") == 1
     said = _values(families)
     assert said["jobs_total{kind=x,pool=a}"] == 1
@@ -208,7 +208,7 @@ def test_no_directory_is_no_metrics(tmp_path: Path) -> None:
     """A pool whose directory does not exist has no metrics of its own, and no error."""
     metrics = AppMetrics()
     metrics.retire(tmp_path / "none", 0)
-    assert metrics.collect({"web": tmp_path / "none"}) == []
+    assert metrics.collect({"web": (tmp_path / "none",)}) == []
     assert metrics.skipped == {}
 
 
@@ -224,3 +224,70 @@ def test_what_started_programs_counted_is_folded(tmp_path: Path) -> None:
     metrics.retire(tmp_path, 1)
     assert not any(re.fullmatch(r"counter_\d+\.db", name) for name in _names(tmp_path))
     assert _collect(metrics, {"web": tmp_path})["jobs_total{kind=x,pool=web}"] == 1
+
+
+# --- generations --------------------------------------------------------------------------------
+
+REDEFINED = """
+    import os, sys
+    from prometheus_client import values
+    values.ValueClass = values.MultiProcessValue(lambda: f"L{sys.argv[1]}")
+    from prometheus_client import Counter, Gauge, Histogram
+    jobs = Counter("jobs", "Jobs.", ["kind"])
+    took = Histogram("took_seconds", "Durations.", buckets=[1, 5])
+    gauges = {mode: Gauge(f"g_{mode}", "A gauge.", multiprocess_mode=mode)
+              for mode in ("all", "liveall", "sum", "livesum", "max", "min", "mostrecent")}
+"""
+
+
+def _two_generations(tmp_path: Path) -> tuple[Path, Path]:
+    old, new = tmp_path / "1", tmp_path / "2"
+    for directory in (old, new):
+        directory.mkdir()
+    _work(old, 0, "jobs.labels('a').inc(5); jobs.labels('b').inc(); took.observe(1.5)")
+    _work(old, 0, "for g in gauges.values(): g.set(3)")
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(REDEFINED)
+            + "jobs.labels('a').inc(2); took.observe(4)\nfor g in gauges.values(): g.set(4)",
+            "0",
+        ],
+        env={"PROMETHEUS_MULTIPROC_DIR": str(new)},
+        check=True,
+        timeout=60,
+    )
+    return old, new
+
+
+def test_two_generations_add_up(tmp_path: Path) -> None:
+    """While two generations serve, each family is their sum, or the first's if they differ."""
+    old, new = _two_generations(tmp_path)
+    metrics = AppMetrics()
+    said = _values(metrics.collect({"web": (old, new)}))
+    assert said["jobs_total{kind=a,pool=web}"] == 7
+    assert said["jobs_total{kind=b,pool=web}"] == 1
+    assert said["took_seconds_count{pool=web}"] == 1
+    assert "took_seconds_bucket{le=5.0,pool=web}" not in said
+    assert metrics.skipped["web"] == 1
+    assert said["g_sum{pool=web}"] == 7
+    assert said["g_max{pool=web}"] == 4
+    assert said["g_min{pool=web}"] == 3
+    assert said["g_all{pid=L0,pool=web}"] == 3
+    assert _values(metrics.collect({"web": (new, old)}))["took_seconds_sum{pool=web}"] == 4
+
+
+def test_an_ended_generations_counters_go_on(tmp_path: Path) -> None:
+    """What an ended generation had counted is kept where it is defined as before."""
+    old, new = _two_generations(tmp_path)
+    metrics = AppMetrics()
+    metrics.end(old, new)
+    assert not old.exists()
+    said = _values(metrics.collect({"web": (new,)}))
+    assert said["jobs_total{kind=a,pool=web}"] == 7
+    assert said["jobs_total{kind=b,pool=web}"] == 1
+    assert said["took_seconds_count{pool=web}"] == 1
+    assert said["took_seconds_sum{pool=web}"] == 4
+    assert said["g_sum{pool=web}"] == 4
+    assert metrics.skipped.get("web", 0) == 0

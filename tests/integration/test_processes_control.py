@@ -11,11 +11,13 @@ from drumd.wire.messages import (
     Accept,
     Drain,
     Failed,
+    Fork,
     Loaded,
     Message,
     MessageError,
     Ready,
     Stop,
+    TakeOver,
     WorkerMessage,
     decode,
     encode,
@@ -108,6 +110,32 @@ async def test_a_worker_that_does_not_read_gets_the_newest(talk: Conversation) -
     assert talk.end.backlog == 0
     os.close(file)
     assert count_open_fds() == before - 1
+
+
+async def test_what_stands_for_itself_is_never_replaced(talk: Conversation) -> None:
+    """While a worker does not read, each TakeOver and each Fork waits for it, in order."""
+    file = os.memfd_create("channel")
+    epoch = 0
+    while not talk.end.backlog:
+        epoch += 1
+        talk.end.send(Accept(epoch=epoch, listeners=()))
+    each: list[Message] = [TakeOver(attempt=1), Fork(spec="a"), TakeOver(attempt=2), Fork(spec="b")]
+    for message in each:
+        assert isinstance(message, TakeOver | Fork)
+        talk.end.send(message, [file])
+    os.close(file)
+    received: list[Message] = []
+
+    def read() -> None:
+        message, fds = talk.receive()
+        received.append(message)
+        for fd in fds:
+            os.close(fd)
+
+    asyncio.get_running_loop().add_reader(talk.worker, read)
+    await until(lambda: received[-1:] == each[-1:])
+    asyncio.get_running_loop().remove_reader(talk.worker)
+    assert received[-4:] == each
 
 
 async def test_malformed_packets_are_told(talk: Conversation) -> None:

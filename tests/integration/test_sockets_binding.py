@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import socket
 import statistics
@@ -346,3 +347,90 @@ async def test_closing_frees_the_port_at_once(cleanup: ExitStack) -> None:
     again = wait_until(lambda: open_listeners(cleanup, TcpAddress("127.0.0.1", port)))
     again.set_balance("per-slot", 2)
     assert len(again.ids()) == 2
+
+
+async def test_a_removed_address_is_emptied_before_it_closes(
+    cleanup: ExitStack, tmp_path: Path
+) -> None:
+    """Another bind opens first, what waits at the removed one is still served, the rest stays."""
+    path = UnixAddress(str(tmp_path / "app.sock"))
+    listeners = open_listeners(cleanup, ANY_PORT, path)
+    listeners.set_balance("per-slot", slots=2)
+    stays, goes = listeners.addresses[1], port_of(listeners)
+    kept = {id_ for id_, label in listeners.labels().items() if label == stays}
+    first = socket.create_connection(("127.0.0.1", goes), timeout=10)
+    cleanup.callback(first.close)
+    other = TcpAddress("127.0.0.2", 0)
+    listeners.rebind((path, other), backlog=100)
+    assert listeners.addresses[0] == stays
+    connect(cleanup, ("127.0.0.2", port_of(listeners, 1)), 1)
+    # The client that waited at the old one is found by those that accept, and not lost.
+    accepted = [*listeners.ids_for(0), *listeners.ids_for(1), *listeners.shared_ids()]
+    assert set(accepted) == set(listeners.ids())
+    assert kept <= set(accepted)
+    assert sum(waiting(listeners).values()) == 2
+    await until(lambda: listeners.removable, what="nobody waits at the removed address")
+    accepted = [*listeners.ids_for(0), *listeners.ids_for(1), *listeners.shared_ids()]
+    assert len(accepted) == 3  # two slots of the new address, and the path
+    listeners.drop_removed()
+    assert not listeners.removable
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", goes), timeout=10)
+
+
+async def test_a_removed_address_hears_no_new_client(cleanup: ExitStack) -> None:
+    """A client that comes while the removed address is emptied is refused, never half served."""
+    listeners = open_listeners(cleanup, ANY_PORT)
+    port = port_of(listeners)
+    listeners.rebind((TcpAddress("127.0.0.2", 0),), backlog=100)
+    late = socket.socket()
+    cleanup.callback(late.close)
+    late.setblocking(False)
+    assert late.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+    await until(lambda: listeners.removable, what="nobody waits at the removed address")
+    assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    listeners.drop_removed()
+    await until(
+        lambda: late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED,
+        what="its next try is refused",
+    )
+
+
+async def test_a_bind_that_fails_changes_nothing(cleanup: ExitStack) -> None:
+    """When a new address cannot be had, the old ones go on and none of the new ones is open."""
+    listeners = open_listeners(cleanup, ANY_PORT)
+    before = listeners.addresses
+    other = open_listeners(cleanup, TcpAddress("127.0.0.2", 0))
+    taken = TcpAddress("127.0.0.2", port_of(other))
+    free = TcpAddress("127.0.0.3", port_of(other))
+    with pytest.raises(ListenError, match=str(taken)):
+        listeners.rebind((free, taken), backlog=100)
+    assert listeners.addresses == before
+    connect(cleanup, ("127.0.0.1", port_of(listeners)), 1)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((free.host, free.port), timeout=10)
+
+
+async def test_a_bind_can_be_taken_back(cleanup: ExitStack, tmp_path: Path) -> None:
+    """An address that comes back while it is emptied serves new clients again, all of them."""
+    path = UnixAddress(str(tmp_path / "app.sock"))
+    other = TcpAddress("127.0.0.2", 0)
+    listeners = open_listeners(cleanup, ANY_PORT, path)
+    listeners.set_balance("per-slot", slots=2)
+    before = listeners.addresses
+    listeners.rebind((other,), backlog=100)
+    listeners.rebind((ANY_PORT, path), backlog=100)
+    assert listeners.addresses == before
+    connect(cleanup, ("127.0.0.1", port_of(listeners)), 4)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path.path)
+        assert sum(waiting(listeners).values()) == 5
+    await until(lambda: listeners.removable, what="nobody waits at what went")
+    # From the end too: released by all, but not closed yet.
+    listeners.rebind((path,), backlog=100)
+    await until(lambda: len(listeners.ids()) == 1, what="nobody waits there")
+    listeners.rebind((ANY_PORT, path), backlog=100)
+    listeners.drop_removed()
+    connect(cleanup, ("127.0.0.1", port_of(listeners)), 1)
+    assert sum(waiting(listeners).values()) == 1
+    assert listeners.addresses == before

@@ -19,12 +19,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from drumd.wire.handover import make_channel
 from drumd.wire.messages import (
     MAX_PACKET,
     Accept,
@@ -34,6 +35,7 @@ from drumd.wire.messages import (
     Ready,
     Stop,
     SupervisorMessage,
+    TakeOver,
     WorkerMessage,
     decode,
     encode,
@@ -205,7 +207,10 @@ class HostedWorker:
 
     def tell(self, message: SupervisorMessage, *listeners: Listener) -> None:
         """Send one message with the fds of `listeners`."""
-        socket.send_fds(self.control, [encode(message)], [each.sock.fileno() for each in listeners])
+        self._send(message, [each.sock for each in listeners])
+
+    def _send(self, message: SupervisorMessage, socks: Sequence[socket.socket]) -> None:
+        socket.send_fds(self.control, [encode(message)], [each.fileno() for each in socks])
 
     def accept(self, *listeners: Listener) -> Accepting:
         """Make it accept from exactly `listeners`, and wait until it says so."""
@@ -219,9 +224,29 @@ class HostedWorker:
                 assert answer.listeners == tuple(sorted(each.id for each in listeners))
                 return answer
 
-    def drain(self, *, linger: float = 0.0, patience: float = CAP) -> None:
-        """Tell it to drain; `patience` seconds from now is its deadline."""
-        self.tell(Drain(deadline=time.monotonic() + patience, linger=linger))
+    def drain(self, *heirs: "HostedWorker", linger: float = 0.0, patience: float = CAP) -> None:
+        """Tell it to drain, and to hand its connections over to `heirs`.
+
+        `patience` seconds from now is its deadline.
+        """
+        channels = [heir.take_over(self.spec.attempt) for heir in heirs]
+        self.drain_into(*channels, linger=linger, patience=patience)
+        for channel in channels:
+            channel.close()
+
+    def drain_into(
+        self, *channels: socket.socket, linger: float = 0.0, patience: float = CAP
+    ) -> None:
+        """Tell it to drain, and to send its connections on `channels`."""
+        deadline = time.monotonic() + patience
+        self._send(Drain(deadline=deadline, linger=linger, heirs=len(channels)), channels)
+
+    def take_over(self, attempt: int = 0) -> socket.socket:
+        """Tell it to take over connections; return the end of the channel to send them on."""
+        leavers_end, heirs_end = make_channel()
+        self._send(TakeOver(attempt=attempt), [heirs_end])
+        heirs_end.close()
+        return leavers_end
 
     def stop(self) -> None:
         """Tell it to stop at once."""
@@ -274,16 +299,18 @@ class WorkerHost:
         """Return a path in the host's temporary directory."""
         return str(Path(self.directory.name) / name)
 
-    def listen(self, *, unix: bool = False, backlog: int = 128) -> Listener:
-        """Bind and listen on a free port of 127.0.0.1, or on a Unix socket."""
+    def listen(
+        self, *, unix: bool = False, host: str = "127.0.0.1", backlog: int = 128
+    ) -> Listener:
+        """Bind and listen on a free port of `host`, or on a Unix socket."""
         number = len(self.listeners)
         if unix:
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(self.path(f"listener-{number}.sock"))
         else:
-            sock = socket.socket()
+            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", 0))
+            sock.bind((host, 0))
         sock.listen(backlog)
         listener = Listener(number, sock)
         self.listeners.append(listener)

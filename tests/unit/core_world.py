@@ -17,6 +17,7 @@ from drumd.supervisor.core.events import (
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import (
     ALLOWED,
+    Kind,
     Operation,
     OperationKind,
     OperationState,
@@ -27,13 +28,17 @@ from drumd.supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from drumd.supervisor.core.operations import MAX_SURGE
 from drumd.supervisor.core.views import (
     acceptors,
+    can_spare,
+    has_room,
+    heirs,
     next_deadline,
     pool_reason,
     pool_state,
+    ready_template,
     steering,
+    templated,
     wanted_slots,
 )
 
@@ -44,8 +49,16 @@ FINAL = {OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED}
 class World:
     """One pool with its time. Processes behave as the test says; the checks run by themselves."""
 
-    def __init__(self, *, size: int = 2, policy: Policy | None = None, chance: float = 0.5) -> None:
-        self.pool = Pool(name="model", policy=policy or Policy(), size=size)
+    def __init__(
+        self,
+        *,
+        size: int = 2,
+        policy: Policy | None = None,
+        chance: float = 0.5,
+        preload: bool = False,
+    ) -> None:
+        self.pool = Pool(name="model", policy=policy or Policy(), size=size, preload=preload)
+        self.next_generation = 2
         self.now = 100.0
         self.chance = chance
         self.actions: list[Action] = []
@@ -73,15 +86,17 @@ class World:
         return decision
 
     def begin(self) -> "World":
-        """Start the pool and let all its workers get ready."""
+        """Start the pool and let all its workers get ready, template and spares included."""
         self.post(Began())
-        self.all_ready()
+        while self.workers(WorkerState.STARTING):
+            self.all_ready()
         return self
 
     def all_ready(self) -> None:
-        """Let all starting workers get ready."""
+        """Let all get ready that start now."""
         for worker in self.workers(WorkerState.STARTING):
-            self.ready(worker.attempt)
+            if worker.attempt in self.pool.workers:
+                self.ready(worker.attempt)
 
     def ready(self, attempt: int) -> Decision:
         return self.post(BecameReady(attempt=attempt))
@@ -104,13 +119,29 @@ class World:
         )
 
     def submit(
-        self, kind: OperationKind, *, slot: int | None = None, size: int | None = None
+        self,
+        kind: OperationKind,
+        *,
+        slot: int | None = None,
+        size: int | None = None,
+        preload: bool = False,
     ) -> str:
-        """Submit an operation and return its id."""
+        """Submit an operation and return its id; a reload gets the next generation."""
         number = f"op-{len(self.submitted) + 1}"
         self.submitted.add(number)
-        self.post(Submitted(operation=Operation(id=number, kind=kind, slot=slot, size=size)))
+        generation = None
+        if kind is OperationKind.RELOAD:
+            generation = self.next_generation
+            self.next_generation += 1
+        operation = Operation(
+            id=number, kind=kind, slot=slot, size=size, generation=generation, preload=preload
+        )
+        self.post(Submitted(operation=operation))
         return number
+
+    def reload(self, *, preload: bool = False) -> str:
+        """Submit a reload and return its id."""
+        return self.submit(OperationKind.RELOAD, preload=preload)
 
     def pass_time(self, seconds: float) -> Decision:
         self.now += seconds
@@ -198,14 +229,19 @@ def check_pool(pool: Pool) -> None:
             assert worker.deadline is not None, f"{worker} waits without a deadline"
         assert (worker.deadline is not None) or not worker.overdue
         assert worker.reason
-        assert worker.slot < len(pool.slots)
-        if worker.state in (WorkerState.STARTING, WorkerState.READY):
-            slot = pool.slots[worker.slot]
+        if worker.state in STAYING:
+            slot = home(pool, worker)
+            assert slot is not None
             assert worker.attempt in (slot.incumbent, slot.successor), f"{worker} has no slot"
     wanted = pool.up and not pool.closing
     for number, slot in enumerate(pool.slots):
-        _check_slot(pool, slot, number, wanted=wanted and number < pool.size)
-    _check_surge(pool)
+        assert slot.number == number
+        _check_slot(pool, slot, wanted=wanted and number < pool.size)
+    for slot in pool.spares:
+        _check_slot(pool, slot, wanted=wanted and slot.number < pool.policy.spares)
+    for slot in pool.templates:
+        _check_slot(pool, slot, wanted=wanted and slot.number in templated(pool))
+    _check_budget(pool)
     assert len({o.id for o in pool.operations}) == len(pool.operations)
     assert all(o.state is OperationState.QUEUED for o in pool.operations[1:])
     assert all(o.state is OperationState.RUNNING for o in pool.operations[:1])
@@ -213,35 +249,62 @@ def check_pool(pool: Pool) -> None:
     assert pool_reason(pool)
     assert pool_state(pool)
     check_views(pool, range(len(pool.slots)))
+    check_heirs(pool)
 
 
-def _check_slot(pool: Pool, slot: Slot, number: int, *, wanted: bool) -> None:
-    assert slot.number == number
+def home(pool: Pool, worker: Worker) -> Slot | None:
+    """Return a worker's place."""
+    places = {Kind.SLOT: pool.slots, Kind.SPARE: pool.spares, Kind.TEMPLATE: pool.templates}
+    return next((p for p in places[worker.kind] if p.number == worker.slot), None)
+
+
+def _check_slot(pool: Pool, slot: Slot, *, wanted: bool) -> None:
     assert slot.reason
     waits = slot.state in (SlotState.BACKOFF, SlotState.FAILED)
     assert waits == (slot.retry_at is not None)
     assert (slot.incumbent is not None) == (slot.state is SlotState.FILLED)
     if slot.successor is not None:
+        assert slot.kind is Kind.SLOT
         assert slot.incumbent not in (None, slot.successor)
-        assert pool.workers[slot.successor].slot == number
+        assert home(pool, pool.workers[slot.successor]) == slot
     if slot.incumbent is not None:
-        assert pool.workers[slot.incumbent].slot == number
+        assert home(pool, pool.workers[slot.incumbent]) == slot
     assert not (waits and not wanted), f"{slot} waits, but is not wanted"
-    assert not (wanted and slot.state is SlotState.EMPTY), f"{slot} is empty for ever"
+    if wanted and slot.state is SlotState.EMPTY:
+        assert _has_reason_to_wait(pool, slot), f"{slot} is empty for ever"
 
 
-def _check_surge(pool: Pool) -> None:
-    """Workers that are here to stay: one a slot, and the successor of a restart."""
-    staying = [w for w in pool.workers.values() if w.state in STAYING]
-    wanted = pool.size if pool.up else 0
-    assert len(staying) <= wanted + (MAX_SURGE if wanted else 0)
+def _has_reason_to_wait(pool: Pool, slot: Slot) -> bool:
+    """Say whether something with a deadline of its own will fill an empty place."""
+    if slot.kind is Kind.TEMPLATE:
+        return False
+    if slot.kind is Kind.SPARE and not can_spare(pool):
+        return True
+    pending = [g for g in templated(pool) if ready_template(pool, g) is None]
+    if pending:
+        return True  # its place is looked at by itself
+    same = [w for w in pool.workers.values() if (w.kind, w.slot) == (slot.kind, slot.number)]
+    return not has_room(pool) and bool(same)
+
+
+def _check_budget(pool: Pool) -> None:
+    """Workers that are here to stay: one a place, and the successors that the budget allows."""
+    for kind, places in ((Kind.SLOT, pool.slots), (Kind.SPARE, pool.spares)):
+        staying = [w for w in pool.workers.values() if w.state in STAYING and w.kind is kind]
+        wanted = len(places) if pool.up else 0
+        surge = pool.policy.max_surge if kind is Kind.SLOT else 0
+        assert len(staying) <= wanted + surge, f"{len(staying)} {kind}s for {wanted}"
+    templates = [w for w in pool.workers.values() if w.kind is Kind.TEMPLATE and w.state in STAYING]
+    assert len(templates) <= 2
 
 
 def check_views(pool: Pool, queues: Iterable[int]) -> None:
     """Check what must hold of who accepts, and of where connections go."""
     numbers = set(queues)
     ready = {w.attempt: w for w in pool.workers.values() if w.state is WorkerState.READY}
-    serving = {a: w for a, w in ready.items() if pool.slots[w.slot].incumbent == a}
+    serving = {
+        a: w for a, w in ready.items() if w.kind is Kind.SLOT and pool.slots[w.slot].incumbent == a
+    }
     taken = acceptors(pool, numbers)
     assert taken.keys() == serving.keys()
     if serving:
@@ -258,6 +321,16 @@ def check_views(pool: Pool, queues: Iterable[int]) -> None:
     elif serving:
         assert set(steered) == numbers & {w.slot for w in serving.values()}
     assert len(wanted_slots(pool)) <= pool.size
+
+
+def check_heirs(pool: Pool) -> None:
+    """Idle connections go to workers that serve and stay, and to nobody when the pool goes."""
+    for attempt, chosen in heirs(pool).items():
+        assert pool.up
+        assert pool.workers[attempt].state is WorkerState.DRAINING
+        for heir in chosen:
+            assert pool.workers[heir].state is WorkerState.READY
+            assert pool.workers[heir].slot < pool.size
 
 
 def _reachable(start: WorkerState, end: WorkerState) -> bool:

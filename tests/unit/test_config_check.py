@@ -1,11 +1,17 @@
+import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drumd.config import reference
-from drumd.config.check import render, to_toml
+from drumd.config.check import render
 from drumd.config.loading import Loaded, load
+from drumd.config.writing import to_toml
+from tests.unit.config_values import POOL, SUPERVISOR, settings_of, values
 
 TOML = """[supervisor]
 log_level = "debug"
@@ -42,6 +48,34 @@ def test_what_is_shown_can_be_copied(config: Loaded) -> None:
     assert load({}, {}, "copy.toml").settings == config.settings
 
 
+@given(
+    values(SUPERVISOR), st.dictionaries(st.sampled_from(["web", "api"]), values(POOL), min_size=1)
+)
+@settings(deadline=None, max_examples=40)
+def test_what_is_shown_of_any_config_can_be_copied(
+    supervisor: dict[str, Any], pools: dict[str, dict[str, Any]]
+) -> None:
+    """Whatever the values of the keys, what `drumd check` prints means the same, secrets apart."""
+    ports = {"web": ":1", "api": ":2"}
+    for name, pool in pools.items():
+        # One address cannot be bound twice, and hooks of a fork need one.
+        pool.update(bind=ports[name], before_fork=pool["before_fork"] if pool["preload"] else None)
+        pool.update(after_fork=pool["after_fork"] if pool["preload"] else None)
+        pool["environment.API_TOKEN"] = None
+        pool["uvicorn.headers"] = None
+    tables = {"supervisor": supervisor, **{f"pools.{name}": pool for name, pool in pools.items()}}
+    said = {
+        f"{table}.{key}": value
+        for table, keys in tables.items()
+        for key, value in settings_of(keys).items()
+    }
+    config = load(said, {}, None)
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory, "copy.toml")
+        copy.write_text(render(config, color=False))
+        assert load({}, {}, copy).settings == config.settings
+
+
 def test_each_value_is_shown_with_its_origin(config: Loaded) -> None:
     """Each line ends with where its value came from, and the comments of a table are aligned."""
     lines = render(config, color=False).splitlines()
@@ -52,9 +86,10 @@ def test_each_value_is_shown_with_its_origin(config: Loaded) -> None:
     assert all("  # " in line for line in keys)
     health = lines[lines.index("[pools.web.health]") + 1 : lines.index("[pools.web.restart]") - 1]
     assert health == [
-        'stall_after = "250ms"   # drumd.toml:9',
-        'hang_timeout = "30s"    # default',
-        'request_timeout = "2m"  # default',
+        'stall_after = "250ms"       # drumd.toml:9',
+        'hang_timeout = "30s"        # default',
+        'request_timeout = "2m"      # default',
+        "# startup_probe is not set  # default",
     ]
 
 
@@ -67,6 +102,18 @@ def test_automatic_workers_are_counted(config: Loaded) -> None:
     )
     assert "# drumd.toml:5; " in line
     assert "one per CPU, " in line
+
+
+def test_a_range_of_workers_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a range of workers was said, it is shown as one value with one origin."""
+    monkeypatch.chdir(tmp_path)
+    web = {"pools.web.app": "main:app"}
+    line = "workers = { min = 2, max = 8 }"
+    by_flag = load({**web, "pools.web.workers": "2-8"}, {}, None)
+    by_variable = load(web, {"DRUMD_POOLS__WEB__WORKERS": '{"min": 2, "max": 8}'}, None)
+    for config, origin in ((by_flag, "flag --workers"), (by_variable, "environment DRUMD_POOLS__")):
+        (shown,) = (row for row in render(config, color=False).splitlines() if line in row)
+        assert origin in shown
 
 
 def test_warnings_are_shown_as_comments(config: Loaded) -> None:

@@ -167,6 +167,7 @@ MEMORY = Limit(10 * 10**9, "the control group's memory limit")
     ("settings", "count", "reason"),
     [
         ({"workers": 7}, 7, "as configured"),
+        ({"workers": {"min": 2, "max": 8}}, 2, "the least of 2-8"),
         ({}, 4, "one per CPU, 4 CPUs by affinity"),
         ({"runtime": "uvicorn"}, 4, "one per CPU"),
         ({"runtime": "gunicorn"}, 4, "one per CPU"),

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from drumd.config.kinds import WorkerRange
 from drumd.config.loading import Loaded, load
 from drumd.config.problems import ConfigInvalid
 from drumd.config.settings import Settings
@@ -67,6 +68,69 @@ def test_what_is_loaded_is_plain_settings(here: Path) -> None:
     config = loaded(here, WEB)
     again = Settings(supervisor=config.settings.supervisor, pools=config.settings.pools)
     assert config.settings == again
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "flags"),
+    [
+        ("workers = { min = 2, max = 8 }\n", {}, {}),
+        ("[pools.web.workers]\nmin = 2\nmax = 8\n", {}, {}),
+        ('workers = "2-8"\n', {}, {}),
+        ("workers = { min = 5, max = 9 }\n", {}, {"pools.web.workers": "2-8"}),
+        ("workers = 3\n", {"": "2-8"}, {}),
+        ("workers = 3\n", {"": '{"min": 2, "max": 8}'}, {}),
+        ("workers = { min = 1, max = 8 }\n", {"__MIN": "2"}, {}),
+        ("", {"__MIN": "2", "__MAX": "8"}, {}),
+    ],
+)
+def test_a_range_of_workers(
+    here: Path, toml: str, environ: dict[str, str], flags: dict[str, object]
+) -> None:
+    """A range of workers is a table or `2-8`, in every source, merged key by key as tables are."""
+    variables = {f"DRUMD_POOLS__WEB__WORKERS{end}": text for end, text in environ.items()}
+    web = loaded(here, WEB + toml, variables, flags).settings.pools["web"]
+    assert web.workers == WorkerRange(2, 8)
+
+
+def test_a_number_of_workers_replaces_a_range(here: Path) -> None:
+    """A source above that says a number wins over the range of one below."""
+    toml = WEB + "workers = { min = 2, max = 8 }\n"
+    assert loaded(here, toml, flags={"pools.web.workers": "3"}).settings.pools["web"].workers == 3
+    environ = {"DRUMD_POOLS__WEB__WORKERS": "auto"}
+    assert loaded(here, toml, environ).settings.pools["web"].workers == "auto"
+
+
+def test_sources_can_be_read_again(here: Path) -> None:
+    """A reload reads the file anew, and the flags and variables of the start still win."""
+    environ = {"DRUMD_POOLS__WEB__THREADS": "3"}
+    config = loaded(here, WEB + "backlog = 2\n", environ, {"pools.web.workers": 4})
+    assert config.sources.load() == config
+    (here / "drumd.toml").write_text(WEB + "backlog = 5\nworkers = 9\nthreads = 9\n")
+    web = config.sources.load().settings.pools["web"]
+    assert (web.workers, web.threads, web.backlog) == (4, 3, 5)
+    (here / "drumd.toml").write_text(WEB + "backlog = -5\n")
+    with pytest.raises(ConfigInvalid):
+        config.sources.load()
+
+
+def test_sources_stay_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload finds the file and relative paths from where drumd was started, wherever it is now.
+
+    Its working directory may even be gone: a release that was deleted after the next one came.
+    """
+    start, gone = tmp_path / "start", tmp_path / "gone"
+    (start / "src").mkdir(parents=True)
+    gone.mkdir()
+    (start / "drumd.toml").write_text(WEB)
+    monkeypatch.chdir(start)
+    flags = {"pools.web.app_dir": "src", "pools.web.bind": ["unix:x.sock"]}
+    config = load(flags, {}, "drumd.toml")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    again = config.sources.load()
+    monkeypatch.chdir(start)
+    assert again == config
+    assert again.settings.pools["web"].bind == (f"unix:{start}/x.sock",)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1, unix:/x", '["127.0.0.1:1", "unix:/x"]'])
@@ -217,6 +281,17 @@ def test_what_is_probably_not_meant_is_a_warning(here: Path) -> None:
         "pools.web.gunicorn": "drumd.toml:7",
     }
     assert loaded(here, WEB).warnings == []
+
+
+def test_keys_that_need_another_one_are_warned_about(here: Path) -> None:
+    """What does nothing without another key is a warning, and none beside that key."""
+    idle = "scale.up_at = 0.9\nrecycle.max_requests_jitter = 5\nrecycle.max_age_jitter = 5\n"
+    keys = ("scale.up_at", "recycle.max_requests_jitter", "recycle.max_age_jitter")
+    config = loaded(here, WEB + idle)
+    assert [warning.key for warning in config.warnings] == [f"pools.web.{key}" for key in keys]
+    assert all("has no effect: it is for" in warning.message for warning in config.warnings)
+    needed = 'workers = "1-2"\nrecycle.max_requests = 9\nrecycle.max_age = "1h"\n'
+    assert loaded(here, WEB + idle + needed).warnings == []
 
 
 def test_a_file_that_is_wrong_in_itself_ends_the_look_at_it(here: Path) -> None:

@@ -64,10 +64,12 @@ def test_good_options_pass() -> None:
         ("ssl_certfile", "gone.pem", "there is no such file", "app_dir"),
         ("host", "::", "cannot be passed to uvicorn", "`bind`"),
         ("workers", 3, "cannot be passed to uvicorn", "`workers`"),
-        ("reload", True, "cannot be passed to uvicorn", "drumctl restart"),
+        ("reload", True, "cannot be passed to uvicorn", "`reload`"),
+        ("reload_dirs", ["x"], "cannot be passed to uvicorn", "`app_dir` is watched"),
         ("timeout_keep_alive", 3, "cannot be passed to uvicorn", "`keepalive`"),
         ("timeout_graceful_shutdown", 3, "cannot be passed to uvicorn", "`grace_period`"),
-        ("limit_max_requests", 3, "cannot be passed to uvicorn", "requests"),
+        ("limit_max_requests", 3, "cannot be passed to uvicorn", "`recycle.max_requests`"),
+        ("limit_max_requests_jitter", 3, "cannot be", "`recycle.max_requests_jitter`"),
     ],
 )
 def test_wrong_options_of_uvicorn(key: str, value: Any, message: str, suggestion: str) -> None:
@@ -94,12 +96,15 @@ def test_wrong_options_of_uvicorn(key: str, value: Any, message: str, suggestion
         ("timeout", 3, "cannot be passed to gunicorn", "`health.request_timeout`"),
         ("graceful_timeout", 3, "cannot be passed to gunicorn", "`grace_period`"),
         ("keepalive", 3, "cannot be passed to gunicorn", "`keepalive`"),
-        ("preload_app", True, "cannot be passed to gunicorn", "imports the app in each"),
+        ("preload_app", True, "cannot be passed to gunicorn", "`preload`"),
+        ("reload", True, "cannot be passed to gunicorn", "`reload`"),
+        ("reload_engine", "poll", "cannot be passed to gunicorn", "`app_dir` is watched"),
         ("daemon", True, "cannot be passed to gunicorn", "foreground"),
         ("user", "nobody", "cannot be passed to gunicorn", "User="),
         ("raw_env", ["A=b"], "cannot be passed to gunicorn", "`environment`"),
         ("control_socket", "/x", "cannot be passed to gunicorn", "socket of its own"),
-        ("max_requests", 100, "cannot be passed to gunicorn", "requests"),
+        ("max_requests", 100, "cannot be passed to gunicorn", "`recycle.max_requests`"),
+        ("max_requests_jitter", 9, "cannot be", "`recycle.max_requests_jitter`"),
     ],
 )
 def test_wrong_options_of_gunicorn(key: str, value: Any, message: str, suggestion: str) -> None:

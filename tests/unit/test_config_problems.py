@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from drumd.config.check import render, render_problems, to_toml
+from drumd.config.check import render, render_problems
 from drumd.config.loading import load
 from drumd.config.problems import ABSENT, ConfigInvalid, Problem
 from drumd.config.settings import PoolSettings, Settings, SupervisorSettings
+from drumd.config.writing import to_toml
 
 WEB = '[pools.web]\napp = "main:app"\n'
 
@@ -73,8 +74,66 @@ threads = true
     ("toml", "key", "message", "suggestion"),
     [
         (WEB + "workers = 257", "workers", 'from 1 to 256, or "auto"', ""),
-        (WEB + 'workers = "four"', "workers", 'from 1 to 256, or "auto"', ""),
+        (WEB + 'workers = "four"', "workers", 'or a range such as "2-8"', ""),
         (WEB + "workers = true", "workers", 'from 1 to 256, or "auto"', ""),
+        (WEB + 'workers = "8-2"', "workers", "max of at least its min, which is 8", ""),
+        (WEB + 'workers = "0-2"', "workers", "min and a max from 1 to 256", ""),
+        (WEB + 'workers = "2-257"', "workers", "min and a max from 1 to 256", ""),
+        (WEB + "workers = { min = 2 }", "workers", "a min and a max", "{ min = 2, max = 8 }"),
+        (WEB + "workers = { min = 2, mx = 8 }", "workers", "and nothing else", "write { min"),
+        (WEB + "workers = { min = 2, max = 8.0 }", "workers", "whole numbers as min and max", ""),
+        (WEB + "workers = { min = 3, max = 2 }", "workers", "at least its min, which is 3", ""),
+        (WEB + "spares = -1", "spares", "must be at least 0", ""),
+        (WEB + "spares = 257", "spares", "must be at most 256", ""),
+        (WEB + 'preload = "perhaps"', "preload", "must be true or false", ""),
+        (
+            WEB + 'preload = true\nafter_fork = "hooks.renew()"',
+            "after_fork",
+            "must name a function as module:function",
+            "write hooks:renew",
+        ),
+        (WEB + 'preload = true\nbefore_fork = "hooks"', "before_fork", "such as main:close", ""),
+        (
+            WEB + 'before_fork = "hooks:close"',
+            "before_fork",
+            "without preload no worker is forked",
+            "set preload = true in [pools.web], or leave before_fork out",
+        ),
+        (WEB + 'health.startup_probe = "healthz"', "health.startup_probe", 'with "/"', "/healthz"),
+        (WEB + 'health.startup_probe = ""', "health.startup_probe", 'with "/"', "/healthz"),
+        (WEB + 'health.startup_probe = "/a b"', "health.startup_probe", "as a request has", "%20"),
+        (
+            WEB + 'health.startup_probe = "/a\\r\\nX: y"',
+            "health.startup_probe",
+            "as a request has it",
+            "",
+        ),
+        (WEB + "rollout.max_surge = -1", "rollout.max_surge", "must be at least 0", ""),
+        (
+            WEB + "rollout.max_surge = 0",
+            "rollout.max_surge",
+            "no worker could be replaced",
+            "at least 1",
+        ),
+        (
+            WEB + 'rollout.memory = "no_surge"',
+            "rollout.memory",
+            "must be refuse, no-surge or ignore",
+            "did you mean no-surge?",
+        ),
+        (WEB + "recycle.max_requests = 0", "recycle.max_requests", "must be at least 1", ""),
+        (WEB + 'recycle.max_age = "0s"', "recycle.max_age", "must be more than 0", ""),
+        (WEB + 'recycle.max_memory = "lots"', "recycle.max_memory", "as a size", "write e.g."),
+        (WEB + "recycle.max_request = 1", "recycle.max_request", "no key", "max_requests?"),
+        (WEB + "max_requests = 1", "max_requests", "no key", "pools.web.recycle.max_requests?"),
+        (WEB + "max_surge = 1", "max_surge", "no key", "pools.web.rollout.max_surge?"),
+        (WEB + "scale.up_at = 1.5", "scale.up_at", "must be at most 1", ""),
+        (WEB + "scale.up_at = true", "scale.up_at", "must be a number", ""),
+        (WEB + "scale.up_at = nan", "scale.up_at", "must be a number", ""),
+        (WEB + "scale.down_at = -0.5", "scale.down_at", "must be at least 0", ""),
+        (WEB + "scale.down_at = 0.8", "scale.down_at", "must be below up_at, which is 0.8", ""),
+        (WEB + "scale.queue = 0", "scale.queue", "must be at least 1", ""),
+        (WEB + 'scale.cooldown = "-1s"', "scale.cooldown", "as a duration", ""),
         (WEB + "threads = 2.0", "threads", "must be a whole number", ""),
         (WEB + "threads = 0", "threads", "must be at least 1", ""),
         (WEB + 'essential = "maybe"', "essential", "must be true or false", ""),
@@ -147,6 +206,7 @@ def test_variables_that_workers_cannot_have(here: Path, name: str) -> None:
 KEYS = st.sampled_from(
     [
         *(*Settings.model_fields, *PoolSettings.model_fields, *SupervisorSettings.model_fields),
+        *("min", "max", "max_surge", "max_requests", "max_age", "down_at", "startup_probe"),
         *(
             "web",
             "my-pool",
@@ -163,7 +223,7 @@ KEYS = st.sampled_from(
 LEAVES = st.one_of(
     st.none().map(lambda _: "main:app"),
     *(st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    st.sampled_from(["auto", ":80", "unix:x", "30s", "1GB", "gunicorn", "debug"]),
+    st.sampled_from(["auto", "2-8", "/x", ":80", "unix:x", "30s", "1GB", "gunicorn", "debug"]),
 )
 TABLES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
@@ -373,7 +433,7 @@ def test_problems_are_shown_one_block_each(here: Path) -> None:
         "    did you mean gunicorn?\n"
         "\n"
         "  pools.web.workers = 0   # drumd.toml:3\n"
-        '    must be a whole number from 1 to 256, or "auto"\n'
+        '    must be a whole number from 1 to 256, or "auto", or a range such as "2-8"\n'
     )
 
 

@@ -1,5 +1,7 @@
 """Random lives of a pool: whatever processes, operators and time do, the promises hold."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -14,16 +16,30 @@ from drumd.supervisor.core.events import (
     Drained,
     Exited,
     Hung,
+    LoadMeasured,
     LostContact,
+    ProbeFailed,
+    Reconfigured,
     Recovered,
+    RecycleDue,
     ReportedFailure,
+    RoomMeasured,
     ShutdownRequested,
     SpawnFailed,
     Stalled,
     WorkerEvent,
 )
-from drumd.supervisor.core.model import OperationKind, Policy, SlotState, WorkerState
-from drumd.supervisor.core.views import next_deadline, serves, wanted_slots
+from drumd.supervisor.core.model import (
+    OperationKind,
+    OperationState,
+    Policy,
+    Room,
+    Scaling,
+    SlotState,
+    Tight,
+    WorkerState,
+)
+from drumd.supervisor.core.views import next_deadline, serves, templated, wanted_slots
 from tests.unit.core_world import World, settle
 
 ENDING = (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLING)
@@ -39,6 +55,12 @@ policies = st.builds(
     backoff_initial=st.sampled_from([0.0, 0.1, 10.0]),
     exit_on_exhausted=st.booleans(),
     essential=st.booleans(),
+    max_surge=st.integers(0, 2),
+    max_unavailable=st.integers(1, 2),
+    min_ready=st.sampled_from([0.0, 1.0]),
+    tight=st.sampled_from(Tight),
+    spares=st.integers(0, 2),
+    scaling=st.none() | st.just(Scaling(least=1, most=4, up_after=1.0, down_after=2.0)),
 )
 chances = st.floats(0, 1, exclude_max=True)
 picks = st.integers(0, 1_000)
@@ -53,13 +75,20 @@ class PoolMachine(RuleBasedStateMachine):
         self.breaks = False
         """The app is broken in the end: no start succeeds any more."""
 
-    @initialize(size=st.integers(0, 4), policy=policies, begin=st.booleans(), breaks=st.booleans())
-    def start(self, size: int, policy: Policy, begin: bool, breaks: bool) -> None:
+    @initialize(
+        size=st.integers(0, 4),
+        policy=policies,
+        begin=st.booleans(),
+        breaks=st.booleans(),
+        preload=st.booleans(),
+    )
+    def start(self, size: int, policy: Policy, begin: bool, breaks: bool, preload: bool) -> None:
         self.breaks = breaks
-        self.world = World(size=size, policy=policy)
-        self.world.post(Began())
+        self.world = World(size=size, policy=policy, preload=preload)
         if begin:
-            self.world.all_ready()
+            self.world.begin()
+        else:
+            self.world.post(Began())
 
     # --- what workers do ------------------------------------------------------------------------
 
@@ -99,7 +128,7 @@ class PoolMachine(RuleBasedStateMachine):
         if attempt is not None:
             self.world.exit(attempt, "exit 3")
 
-    @rule(pick=picks, back=st.integers(-2, 5), kind=st.integers(0, 10))
+    @rule(pick=picks, back=st.integers(-2, 5), kind=st.integers(0, 12))
     def anything_is_said(self, pick: int, back: int, kind: int) -> None:
         """Any event at any time, of workers that are long gone or never were too."""
         known = self.pick(pick)
@@ -114,6 +143,8 @@ class PoolMachine(RuleBasedStateMachine):
             Stalled(attempt=attempt, late=1.5, busy=bool(pick % 2)),
             Recovered(attempt=attempt),
             Hung(attempt=attempt, why="no heartbeat for 30 s"),
+            ProbeFailed(attempt=attempt, answer="503"),
+            RecycleDue(attempt=attempt, why="served 1000 requests"),
             DeadlinePassed(attempt=attempt),
             Exited(attempt=attempt, description="exit 0", foreign_signal=False, answered=False),
         ]
@@ -141,16 +172,35 @@ class PoolMachine(RuleBasedStateMachine):
     # --- operators ------------------------------------------------------------------------------
 
     @rule(
-        kind=st.sampled_from([*OperationKind, OperationKind.RESTART]),
+        kind=st.sampled_from([*OperationKind, OperationKind.RESTART, OperationKind.RELOAD]),
         slot=st.none() | st.integers(0, 4),
         size=st.integers(0, 4),
+        preload=st.booleans(),
     )
-    def operator_asks(self, kind: OperationKind, slot: int | None, size: int) -> None:
+    def operator_asks(
+        self, kind: OperationKind, slot: int | None, size: int, preload: bool
+    ) -> None:
         self.world.submit(
             kind,
             slot=slot if kind is OperationKind.RESTART else None,
             size=size if kind is OperationKind.SCALE else None,
+            preload=preload,
         )
+
+    @rule(policy=policies, size=st.none() | st.integers(0, 4))
+    def config_changes(self, policy: Policy, size: int | None) -> None:
+        # What has begun under a larger budget goes on: so the check of the budget needs the same.
+        policy = replace(policy, max_surge=self.world.pool.policy.max_surge)
+        self.world.post(Reconfigured(policy=policy, size=size))
+
+    @rule(workers=st.none() | st.integers(-1, 3))
+    def memory_is_measured(self, workers: int | None) -> None:
+        room = None if workers is None else Room(workers=workers, why="1 GB free")
+        self.world.post(RoomMeasured(room=room))
+
+    @rule(busy=st.sampled_from([0.0, 0.5, 1.0]), queued=st.integers(0, 3))
+    def load_is_measured(self, busy: float, queued: int) -> None:
+        self.world.post(LoadMeasured(busy=busy, queued=queued))
 
     @rule(pick=picks)
     def operator_cancels(self, pick: int) -> None:
@@ -159,19 +209,35 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(o.id != number for o in self.world.pool.operations)
 
     @precondition(lambda self: self.is_whole())
-    @rule()
-    def restart_never_takes_a_serving_worker_first(self) -> None:
-        """With all slots serving, a restart leaves as many serving as before, step by step."""
+    @rule(kind=st.sampled_from([OperationKind.RESTART, OperationKind.RELOAD]), broken=st.booleans())
+    def replacing_keeps_to_the_budget(self, kind: OperationKind, broken: bool) -> None:
+        """With all slots serving, a rollout or a restart costs no more than it may, at any step."""
         world = self.world
-        number = world.submit(OperationKind.RESTART)
-        while number not in world.finished:
+        world.post(RoomMeasured(room=None))
+        policy = replace(world.pool.policy, scaling=None)
+        world.post(Reconfigured(policy=policy))
+        allowed = policy.max_unavailable
+        before = {w.attempt for w in world.workers(WorkerState.READY)}
+        number = world.submit(kind)
+        for _ in range(200):
+            if number in world.finished:
+                break
             leaving = world.workers(*ENDING)
+            starting = world.workers(WorkerState.STARTING)
             if leaving:
                 world.exit(leaving[0].attempt, "exit 0")
+            elif starting and broken:
+                world.exit(starting[0].attempt, "exit 3")
+            elif starting:
+                world.ready(starting[0].attempt)
             else:
-                world.ready(world.workers(WorkerState.STARTING)[0].attempt)
-            assert self.serving() == world.pool.size
-            assert len(world.pool.workers) <= world.pool.size + 1
+                world.to_deadline()
+            assert self.serving() >= world.pool.size - allowed
+        else:
+            raise AssertionError(f"never ends: {world.pool}")
+        if broken and policy.max_surge and kind is OperationKind.RELOAD and world.pool.size:
+            assert world.finished[number].state is OperationState.FAILED
+            assert before <= world.pool.workers.keys(), "a bad release took a good worker's place"
 
     def is_whole(self) -> bool:
         pool = self.world.pool
@@ -217,10 +283,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     def becomes_what_is_wanted(self) -> None:
         world = self.world
+        world.post(RoomMeasured(room=None))
         settle(world)
         wanted = world.pool.size if world.pool.up else 0
         assert self.serving() == wanted
-        assert len(world.pool.workers) == wanted
+        spares = world.pool.policy.spares if world.pool.up else 0
+        templates = len(templated(world.pool)) if world.pool.up else 0
+        assert len(world.workers()) == wanted + spares + templates
+        assert {w.generation for w in world.workers()} <= {world.pool.generation}
         assert not world.pool.operations
         assert len(world.pool.slots) == world.pool.size or not world.pool.slots
         states = {slot.state for slot in wanted_slots(world.pool)}

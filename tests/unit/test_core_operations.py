@@ -48,14 +48,15 @@ def test_restart_starts_the_successor_first() -> None:
     assert world.actions[-1] == Spawn(attempt=3, slot=0, generation=1)
     assert len(world.workers(WorkerState.READY)) == 2
     decision = world.ready(3)
-    assert [type(a) for a in decision.actions] == [Drain], "no further successor: one is too many"
+    assert [type(a) for a in decision.actions] == [Drain], "the next one waits for min_ready"
     assert world.slot(0).incumbent == 3
-    assert world.worker(1).reason == "replaced by attempt 3"
+    assert world.worker(1).reason == "replaced by attempt 3: restarted by an operator"
     assert outcome(world, number) == (
         OperationState.RUNNING,
         "1 of 2 restarted, old workers left: 2",
     )
-    decision = world.exit(1, "exit 0")
+    assert not world.exit(1, "exit 0").actions
+    decision = world.to_deadline()
     assert decision.actions == (Spawn(attempt=4, slot=1, generation=1),)
     world.ready(4)
     assert world.operation(number).state is OperationState.RUNNING, "an old one is still there"

@@ -16,7 +16,9 @@ from drumd.supervisor.core.events import (
     Exited,
     Hung,
     LostContact,
+    ProbeFailed,
     Recovered,
+    RecycleDue,
     ReportedFailure,
     ShutdownRequested,
     SpawnFailed,
@@ -42,6 +44,8 @@ SAMPLES: dict[type[WorkerEvent], WorkerEvent] = {
         Stalled(attempt=1, late=1.5, busy=False),
         Recovered(attempt=1),
         Hung(attempt=1, why="no heartbeat for 30 s"),
+        ProbeFailed(attempt=1, answer="GET /healthz: 503"),
+        RecycleDue(attempt=1, why="served 1000 requests"),
         DeadlinePassed(attempt=1),
         Exited(attempt=1, description="exit 1", foreign_signal=False, answered=False),
     )

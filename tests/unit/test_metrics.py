@@ -42,7 +42,7 @@ def _pool(name: str = "web", *workers: WorkerNumbers, **fields: Any) -> PoolNumb
         "start_durations": EMPTY_STARTS,
         "start_seconds": 0.0,
         "queues": {"127.0.0.1:8000 slot 0": 3},
-        "metrics_dir": None,
+        "metrics_dirs": (),
     }
     return PoolNumbers(**(defaults | fields))
 

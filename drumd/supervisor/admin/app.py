@@ -14,12 +14,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from drumd.config.changes import document
 from drumd.supervisor.admin.documents import (
+    ReloadBody,
     RestartBody,
     ScaleBody,
     is_final,
     operation_document,
     reading,
+    reload_document,
 )
 from drumd.supervisor.admin.operator import Operator, RefusedError, UnknownNameError
 from drumd.supervisor.admin.peer import Peer, Policy
@@ -104,6 +107,11 @@ def _add_reading(app: FastAPI, operator: Operator) -> None:
     async def status() -> dict[str, Any]:
         return operator.status()
 
+    @app.get("/config/changes")
+    async def changes() -> dict[str, Any]:
+        # Of the secrets that the config may have, the document shows none.
+        return document(await operator.changes())
+
     @app.get("/events")
     async def events(
         since: Annotated[int | None, Query(ge=0)] = None,
@@ -152,6 +160,13 @@ def _add_changing(app: FastAPI, operator: Operator, policy: Policy) -> None:
     @app.post("/re-exec")
     async def re_exec(by: str = by_caller) -> Response:
         return JSONResponse(operation_document(operator.re_exec(by=by)), 202)
+
+    @app.post("/reload")
+    async def reload(
+        by: str = by_caller, body: Annotated[ReloadBody | None, Body()] = None
+    ) -> Response:
+        begun = await operator.reload(body.pool if body else None, by=by)
+        return JSONResponse(reload_document(begun), 202)
 
     @app.delete("/operations/{operation_id}")
     async def cancel(operation_id: str, by: str = by_caller) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from drumd.supervisor.admin.operator import FINAL, Operation
+from drumd.supervisor.admin.operator import FINAL, Operation, Reload
 
 
 class _Body(BaseModel):
@@ -22,6 +22,20 @@ class ScaleBody(_Body):
     """What to scale to."""
 
     size: Annotated[int, Field(ge=0)]
+
+
+class ReloadBody(_Body):
+    """What to reload: one pool, or all that the config changes."""
+
+    pool: str | None = None
+
+
+def reload_document(reload: Reload) -> dict[str, Any]:
+    """Return what a reload has begun, as the API shows it."""
+    return {
+        "operations": [operation_document(operation) for operation in reload.operations],
+        "notes": list(reload.notes),
+    }
 
 
 def operation_document(operation: Operation) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from drumd import __version__
-from drumd.config.settings import MAX_WORKERS
+from drumd.config.diff import Changes
+from drumd.config.kinds import MAX_WORKERS
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import (
     FINAL,
     DaemonTask,
     Operation,
     RefusedError,
+    Reload,
     UnknownNameError,
 )
 from drumd.supervisor.admin.status import daemon_document, pool_numbers
@@ -26,6 +28,7 @@ from drumd.supervisor.observe.snapshot import Snapshot
 from drumd.supervisor.owner import Owner
 from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.processes.exits import Exits
+from drumd.supervisor.reloading import Reloader
 from drumd.wire.scoreboard import Scoreboard
 
 MAX_QUEUED = 16
@@ -45,6 +48,7 @@ class Office:
         *,
         exits: Exits,
         logs: Logs,
+        reloader: Reloader,
         admin_socket: str | None,
         started_at: float,
         re_exec: Callable[[str], Operation],
@@ -58,6 +62,7 @@ class Office:
         self._logs = logs
         self._started_at = started_at
         self._re_exec = re_exec
+        self._reloader = reloader
         self._admin_socket = admin_socket
 
     @property
@@ -91,17 +96,42 @@ class Office:
         )
 
     def submit(
-        self, kind: OperationKind, pool: str, *, slot: int | None, size: int | None, by: str
+        self,
+        kind: OperationKind,
+        pool: str,
+        *,
+        by: str,
+        slot: int | None = None,
+        size: int | None = None,
+        generation: int | None = None,
+        preload: bool = False,
     ) -> Operation:
-        """Queue an operation; raise `UnknownNameError` or `RefusedError`."""
+        """Queue an operation; raise `UnknownNameError` or `RefusedError`.
+
+        A reload is of `generation`, which forks its workers from a template with `preload`.
+        """
         known = self._pool(pool)
         self._check(kind, known, slot, size)
         operation = CoreOperation(
-            id=self._desk.new_id(pool), kind=kind, slot=slot, size=size, by=by
+            id=self._desk.new_id(pool),
+            kind=kind,
+            slot=slot,
+            size=size,
+            generation=generation,
+            preload=preload,
+            by=by,
         )
         self._desk.update(pool, (operation,))
         self._owner.post(pool, Submitted(operation=operation))
         return self._desk.get(operation.id)
+
+    async def reload(self, pool: str | None, *, by: str) -> Reload:
+        """Read the config again and begin what it changes, of one pool or of all."""
+        return await self._reloader.reload(pool, by)
+
+    async def changes(self) -> Changes:
+        """Return what a reload would change."""
+        return await self._reloader.changes()
 
     def operation(self, operation_id: str) -> Operation:
         """Return an operation; raise `UnknownNameError`."""
@@ -123,7 +153,7 @@ class Office:
                 f"cannot cancel {operation_id}: it ends by itself within moments, well or not"
             )
         running = operation.state is OperationState.RUNNING
-        if running and operation.kind is not OperationKind.RESTART:
+        if running and operation.kind not in (OperationKind.RESTART, OperationKind.RELOAD):
             undo = {
                 OperationKind.STOP: f"drumctl start {operation.pool}",
                 OperationKind.START: f"drumctl stop {operation.pool}",
@@ -187,6 +217,10 @@ class Office:
     def _check(self, kind: OperationKind, pool: Pool, slot: int | None, size: int | None) -> None:
         if self._owner.ended is not None:
             raise RefusedError(f"cannot {kind.value} pool {pool.name}: drumd stops")
+        if pool.name in self._owner.leaving:
+            raise RefusedError(
+                f"cannot {kind.value} pool {pool.name}: the config has it no more, and it is ending"
+            )
         slots = _size_to_be(pool)
         if slot is not None and not 0 <= slot < slots:
             known = f"slots of {pool.name} are 0 to {slots - 1}"

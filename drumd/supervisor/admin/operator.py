@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from drumd.config.diff import Changes
 from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import Snapshot
@@ -39,6 +40,16 @@ class Operation:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """What a reload of the config has begun."""
+
+    operations: tuple[Operation, ...]
+    """To be waited for: rollouts, and pools that are started or stopped."""
+    notes: tuple[str, ...]
+    """What else was done, and what was not, in words."""
+
+
 class UnknownNameError(Exception):
     """cannot find that name. The message says what names there are."""
 
@@ -48,7 +59,7 @@ class RefusedError(Exception):
 
 
 class Operator(Protocol):
-    """The daemon as its admin API sees it. All calls are on the loop and return at once."""
+    """The daemon as its admin API sees it. All calls are on the loop; none blocks it."""
 
     @property
     def journal(self) -> Journal:
@@ -64,6 +75,15 @@ class Operator(Protocol):
         self, kind: OperationKind, pool: str, *, slot: int | None, size: int | None, by: str
     ) -> Operation:
         """Queue an operation; raise `UnknownNameError` or `RefusedError`."""
+
+    async def reload(self, pool: str | None, *, by: str) -> Reload:
+        """Read the config again and begin what it changes, of one pool or of all.
+
+        Raise `UnknownNameError` or `RefusedError`, and then nothing has changed.
+        """
+
+    async def changes(self) -> Changes:
+        """Return what a reload would change; raise `RefusedError` when the config is invalid."""
 
     def operation(self, operation_id: str) -> Operation:
         """Return an operation (the last 200 are kept); raise `UnknownNameError`."""

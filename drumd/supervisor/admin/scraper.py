@@ -1,7 +1,6 @@
 """Scrapes: a snapshot from the loop, rendered in a thread, one page for all who ask at once."""
 
 import asyncio
-from pathlib import Path
 
 from drumd.supervisor.admin.operator import Operator
 from drumd.supervisor.observe.appmetrics import AppMetrics
@@ -27,8 +26,6 @@ class Scraper:
         return await asyncio.shield(self._running)
 
     def _render(self, snapshot: Snapshot) -> bytes:
-        directories = {
-            pool.name: Path(pool.metrics_dir) for pool in snapshot.pools if pool.metrics_dir
-        }
+        directories = {pool.name: pool.metrics_dirs for pool in snapshot.pools}
         families = self._app_metrics.collect(directories)
         return render(snapshot, families, self._app_metrics.skipped)

@@ -21,7 +21,7 @@ from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.hands import Hands
-from drumd.wire.records import read_record
+from drumd.supervisor.pool.watching import record_of
 from drumd.wire.scoreboard import Scoreboard
 
 
@@ -105,7 +105,7 @@ def _worker_document(
         "reason": worker.reason,
     }
     if handle is not None:
-        record = read_record(board, handle.lease)
+        record = record_of(board, handle)
         document |= {
             "pid": handle.pid,
             "lease": handle.lease,
@@ -142,10 +142,11 @@ def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
             pid=handle.pid,
             state=worker.state.value,
             stalled=worker.stalled,
-            record=read_record(board, handle.lease),
+            record=record_of(board, handle),
         )
         for worker in pool.workers.values()
         if (handle := hands.crew.handles.get(worker.attempt)) is not None
+        and handle.lease is not None
         and worker.state is not WorkerState.EXITED
     )
     by_state = Counter(slot.state.value for slot in pool.slots)
@@ -162,5 +163,5 @@ def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
         start_durations=tuple(hands.crew.tally.start_durations),
         start_seconds=hands.crew.tally.start_seconds,
         queues=hands.queue_depths(),
-        metrics_dir=None if hands.crew.metrics_dir is None else str(hands.crew.metrics_dir),
+        metrics_dirs=hands.generations.metrics_dirs(pool.generation),
     )

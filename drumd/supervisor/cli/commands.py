@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,14 @@ def _restart(call: Call) -> int:
             )
         targets = targets or [(name, None) for name in pools]
     return _operate(call, [(*target, "restart") for target in targets])
+
+
+def _reload(call: Call) -> int:
+    body = {"pool": call.given.pool} if call.given.pool else None
+    begun = call.client.post("/reload", body)
+    for note in begun["notes"]:
+        call.progress.line(escape(note))
+    return _see_through(call, begun["operations"], [])
 
 
 def _unknown(pool: str, body: dict[str, Any] | None, pools: dict[str, dict[str, Any]]) -> str:
@@ -192,12 +200,20 @@ def _operate(call: Call, wanted: list[tuple[str, dict[str, Any] | None, str]]) -
                 raise
             call.progress.line(f"drumctl: {error}")
             refusals.append(error.code)
+    return _see_through(call, operations, refusals)
+
+
+def _see_through(
+    call: Call, operations: list[dict[str, Any]], refusals: Sequence[ControlExit]
+) -> int:
+    """Wait for operations, unless told not to; return the worst outcome."""
     if call.given.no_wait:
         for operation in operations:
             text = f"{title(operation)}: {operation['id']}, {operation['state']}"
             print(json.dumps(operation, indent=2) if call.given.json else text)
         return max(refusals, default=ControlExit.OK)
-    return max([*refusals, *(_outcome(call, operation) for operation in operations)])
+    outcomes = [_outcome(call, operation) for operation in operations]
+    return max([*refusals, *outcomes], default=ControlExit.OK)
 
 
 def _submit(call: Call, pool: str, body: dict[str, Any] | None, verb: str) -> dict[str, Any]:
@@ -242,6 +258,13 @@ def _add_no_wait(parser: Parser) -> None:
 def _restart_arguments(parser: Parser) -> None:
     parser.add_argument(
         "target", metavar="POOL[/SLOT]", nargs="*", help="what to restart (default: every pool)"
+    )
+    _add_no_wait(parser)
+
+
+def _reload_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "pool", metavar="POOL", nargs="?", help="the pool (default: what the config changes)"
     )
     _add_no_wait(parser)
 
@@ -295,6 +318,15 @@ COMMANDS = {
         "drumctl restart web\ndrumctl restart web/0",
         _restart_arguments,
         _restart,
+    ),
+    "reload": Command(
+        "read the config again, and roll out new code",
+        "Read the config again and roll out what it changes; with the same config the code on\n"
+        "disk is rolled out to every pool, and with POOL to that pool in any case. New workers\n"
+        "are ready before old ones go, and when they fail the old ones stay.",
+        "drumctl reload\ndrumctl reload web",
+        _reload_arguments,
+        _reload,
     ),
     "stop": Command(
         "stop a pool, or the daemon",

@@ -28,14 +28,19 @@ _POOL_FLAGS = (
     "bind",
     "app_dir",
     "threads",
+    "preload",
+    "spares",
+    "reload",
     "balance",
     "access_log",
     "start_timeout",
+    "health.startup_probe",
     "grace_period",
     "stop_timeout",
     "keepalive",
     "backlog",
 )
+"""Keys of the pool; the last part of each is the flag's name."""
 _SUPERVISOR_FLAGS = ("admin_socket", "admin_group", "admin_bind", "log_level", "log_format")
 
 
@@ -87,7 +92,7 @@ def _serve(given: argparse.Namespace) -> int:
 def _serve_flags(given: argparse.Namespace) -> dict[str, object]:
     """Return what was given on the command line, by the config's keys."""
     flags: dict[str, object] = {f"pools.{POOL}.app": given.app}
-    flags |= {f"pools.{POOL}.{name}": getattr(given, name) for name in _POOL_FLAGS}
+    flags |= {f"pools.{POOL}.{key}": getattr(given, key.split(".")[-1]) for key in _POOL_FLAGS}
     return flags | _supervisor_flags(given)
 
 
@@ -120,11 +125,11 @@ def _with_config(
     """Load the config and hand it to `use`; an invalid one is told about, with exit code 78."""
     # Imported when needed: `--help` and a typing error are to be answered at once.
     from drumd.config.check import render_problems  # noqa: PLC0415
-    from drumd.config.loading import load  # noqa: PLC0415
+    from drumd.config.loading import Sources  # noqa: PLC0415
     from drumd.config.problems import ConfigInvalid  # noqa: PLC0415
 
     try:
-        loaded = load(flags, os.environ, path)
+        loaded = Sources(flags=flags, environ=dict(os.environ), config=path).load()
     except ConfigInvalid as error:
         sys.stderr.write(render_problems(error, color=_colours(sys.stderr.isatty())))
         return DaemonExit.CONFIG
@@ -180,7 +185,11 @@ def _serve_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("app", metavar="APP", help="the app, as module:attribute")
     add("--runtime", metavar="R", help="auto, uvicorn, gunicorn or flask (default: by the app)")
-    add("--workers", metavar="N", help="how many, or auto: by the CPUs there are (default: 1)")
+    add(
+        "--workers",
+        metavar="N",
+        help="how many; 2-8: by the load; auto: by the CPUs there are (default: 1)",
+    )
     add(
         "--bind",
         metavar="ADDR",
@@ -189,11 +198,24 @@ def _serve_arguments(parser: Parser) -> None:
     )
     add("--app-dir", metavar="DIR", help="where the app is imported from (default: here)")
     add("--threads", metavar="N", help="requests a gunicorn worker serves at once (default: 4)")
+    add("--preload", action="store_true", default=None, help="import once, and fork the workers")
+    add("--spares", metavar="N", help="ready workers that wait to replace others (default: 0)")
+    add(
+        "--reload",
+        action="store_true",
+        default=None,
+        help="development: watch the code, and roll out each change",
+    )
     add("--balance", metavar="B", help="auto, shared or per-slot (default: by the runtime)")
     add("--access-log", action="store_true", default=None, help="log each request")
     add("--keepalive", metavar="T", help="how long idle connections stay open (default: 75s)")
     add("--backlog", metavar="N", help="connections that may wait to be accepted (default: 2048)")
     add("--start-timeout", metavar="T", help="how long a worker may load (default: 60s)")
+    add(
+        "--startup-probe",
+        metavar="PATH",
+        help="a GET of it must be answered with 2xx or 3xx before a worker is ready",
+    )
     add("--grace-period", metavar="T", help="how long a worker may drain (default: 25s)")
     add("--stop-timeout", metavar="T", help="time between SIGTERM and SIGKILL (default: 3s)")
     _add_supervisor(parser)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from drumd.exitcodes import DaemonExit
-from drumd.supervisor.core import ending, lifecycle, operations, slots
+from drumd.supervisor.core import ending, lifecycle, operations, places, renewal, scaling, slots
 from drumd.supervisor.core.actions import Action, EndDaemon
 from drumd.supervisor.core.draft import Draft, Moment
 from drumd.supervisor.core.events import (
@@ -11,6 +11,9 @@ from drumd.supervisor.core.events import (
     Cancelled,
     DeadlinePassed,
     Event,
+    LoadMeasured,
+    Reconfigured,
+    RoomMeasured,
     ShutdownRequested,
     Submitted,
     TimePassed,
@@ -44,9 +47,12 @@ def decide(pool: Pool, event: Event, moment: Moment) -> Decision:
     draft = Draft(pool=pool, now=moment.at, chance=moment.chance)
     _take_in(draft, event)
     # One event may let an operation go on, which may empty or open slots, and so on.
+    places.fail_what_waits_in_vain(draft)
     operations.advance(draft)
+    places.keep(draft)
+    renewal.renew(draft)
     slots.fill_empty(draft)
-    operations.drop_spare_slots(draft)
+    places.drop_surplus_slots(draft)
     _judge(draft, before=pool)
     return Decision(draft.pool, tuple(draft.actions), tuple(draft.facts), tuple(draft.finished))
 
@@ -63,6 +69,12 @@ def _take_in(draft: Draft, event: Event) -> None:
             operations.submit(draft, operation)
         case Cancelled(operation_id=operation_id, by=by):
             operations.cancel(draft, operation_id, by)
+        case Reconfigured():
+            _reconfigure(draft, event)
+        case RoomMeasured(room=room):
+            draft.change(room=room)
+        case LoadMeasured():
+            scaling.consider(draft, event.busy, event.queued)
         case ShutdownRequested():
             _shut_down(draft, event)
 
@@ -71,9 +83,17 @@ def _look_at_deadlines(draft: Draft) -> None:
     for worker in list(draft.pool.workers.values()):
         if worker.deadline is not None and worker.deadline <= draft.now:
             lifecycle.apply(draft, DeadlinePassed(attempt=worker.attempt))
-    for slot in draft.pool.slots:  # only slots that are wanted wait for another try
-        if slot.retry_at is not None and slot.retry_at <= draft.now:
-            slots.retry(draft, slot)
+    for place in draft.places:  # only places that are wanted wait for another try
+        if place.retry_at is not None and place.retry_at <= draft.now:
+            slots.retry(draft, place)
+        elif place.renew_at is not None and place.renew_at <= draft.now:
+            draft.put_slot(replace(place, renew_at=None))
+
+
+def _reconfigure(draft: Draft, event: Reconfigured) -> None:
+    draft.change(policy=event.policy)
+    if event.size is not None and event.size != draft.pool.size:
+        operations.scale_pool(draft, event.size, "the config says so")
 
 
 def _shut_down(draft: Draft, event: ShutdownRequested) -> None:

@@ -8,6 +8,7 @@ from drumd.supervisor.core.actions import Action
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import (
     ALLOWED,
+    Kind,
     Operation,
     Pool,
     Slot,
@@ -15,6 +16,16 @@ from drumd.supervisor.core.model import (
     Worker,
     WorkerState,
 )
+from drumd.supervisor.core.views import templated
+
+_PLACES = {Kind.SLOT: "slots", Kind.SPARE: "spares", Kind.TEMPLATE: "templates"}
+"""The pool's field that holds the places of a kind."""
+_OF_TEMPLATES = {
+    Happened.WORKER_SPAWNED: Happened.TEMPLATE_SPAWNED,
+    Happened.WORKER_READY: Happened.TEMPLATE_READY,
+    Happened.WORKER_EXITED: Happened.TEMPLATE_EXITED,
+}
+"""What counts as a worker's in metrics is told of a template by another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,8 @@ class Draft:
         self.change(workers={a: w for a, w in self.pool.workers.items() if a != worker.attempt})
 
     def vacate(self, worker: Worker) -> None:
-        """Take a worker out of its slot; it may live on without one."""
-        slot = self.slot(worker.slot)
+        """Take a worker out of its place; it may live on without one."""
+        slot = self.home(worker)
         if slot is None:
             return
         if slot.successor == worker.attempt:
@@ -93,22 +104,46 @@ class Draft:
         elif slot.incumbent == worker.attempt:
             self.put_slot(replace(slot, incumbent=None, state=SlotState.EMPTY, since=self.now))
 
-    # --- slots ----------------------------------------------------------------------------------
+    # --- places ---------------------------------------------------------------------------------
 
-    def slot(self, number: int) -> Slot | None:
-        """Return the slot, None when it is gone."""
-        return self.pool.slots[number] if number < len(self.pool.slots) else None
+    @property
+    def places(self) -> tuple[Slot, ...]:
+        """All places: slots, and those of spares and templates."""
+        return (*self.pool.slots, *self.pool.spares, *self.pool.templates)
+
+    def home(self, worker: Worker) -> Slot | None:
+        """Return the place that a worker was started for or promoted to, None when it is gone."""
+        return self.place(worker.kind, worker.slot)
+
+    def place(self, kind: Kind, number: int) -> Slot | None:
+        """Return a place as it is now, None when it is gone."""
+        of_its_kind = getattr(self.pool, _PLACES[kind])
+        return next((place for place in of_its_kind if place.number == number), None)
 
     def put_slot(self, slot: Slot) -> Slot:
-        """Store `slot` in place of its former value."""
-        slots = list(self.pool.slots)
-        slots[slot.number] = slot
-        self.change(slots=tuple(slots))
+        """Store a place instead of its former value; as the last one if it is new."""
+        name = _PLACES[slot.kind]
+        places = {place.number: place for place in getattr(self.pool, name)}
+        places[slot.number] = slot
+        self.change(**{name: tuple(places.values())})
         return slot
 
+    def drop_slot(self, slot: Slot) -> None:
+        """Forget a place."""
+        name = _PLACES[slot.kind]
+        self.change(**{name: tuple(p for p in getattr(self.pool, name) if p.number != slot.number)})
+
     def wanted(self, slot: Slot) -> bool:
-        """Say whether the slot shall hold a worker."""
-        return self.pool.up and not self.pool.closing and slot.number < self.pool.size
+        """Say whether the place shall hold a worker."""
+        if not self.pool.up or self.pool.closing:
+            return False
+        match slot.kind:
+            case Kind.SLOT:
+                return slot.number < self.pool.size
+            case Kind.SPARE:
+                return slot.number < self.pool.policy.spares
+            case Kind.TEMPLATE:
+                return slot.number in templated(self.pool)
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -122,12 +157,18 @@ class Draft:
         **extra: float | str | None,
     ) -> None:
         """Add a fact."""
+        kind = worker.kind if worker else slot.kind if slot else Kind.SLOT
+        if kind is Kind.TEMPLATE:
+            event = _OF_TEMPLATES.get(event, event)
+        if kind is not Kind.SLOT:
+            extra["kind"] = kind.value
+        number = worker.slot if worker else slot.number if slot else None
         self.facts.append(
             Fact(
                 event=event,
                 reason=reason,
                 pool=self.pool.name,
-                slot=worker.slot if worker else slot.number if slot else None,
+                slot=number if kind is Kind.SLOT else None,
                 generation=worker.generation if worker else None,
                 attempt=worker.attempt if worker else None,
                 extra=extra,

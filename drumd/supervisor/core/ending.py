@@ -5,7 +5,7 @@ from dataclasses import replace
 from drumd.supervisor.core.actions import Drain, DumpStacks, Kill, Terminate
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
-from drumd.supervisor.core.model import Cause, Rung, Worker, WorkerState
+from drumd.supervisor.core.model import Cause, Kind, Rung, Worker, WorkerState
 
 GRACEFUL = (Rung.TERMINATE, Rung.KILL)
 STUCK = (Rung.STACKS, Rung.TERMINATE, Rung.KILL)
@@ -22,9 +22,9 @@ KILL_PATIENCE = 5.0
 
 def retire(draft: Draft, worker: Worker, cause: Cause, reason: str) -> None:
     """Have a worker go in the gentlest way that its state allows."""
-    if worker.state is WorkerState.READY:
+    if worker.state is WorkerState.READY and worker.kind is not Kind.TEMPLATE:
         drain(draft, worker, cause, reason)
-    elif worker.state is WorkerState.STARTING:
+    elif worker.state in (WorkerState.STARTING, WorkerState.READY):
         descend(draft, replace(worker, cause=cause, ladder=GRACEFUL), reason)
 
 
@@ -73,7 +73,7 @@ def descend(draft: Draft, worker: Worker, reason: str) -> None:
         return
     if rung is Rung.STACKS:
         patience = STACKS_PATIENCE
-    elif worker.ready_at is None:
+    elif worker.ready_at is None or worker.kind is Kind.TEMPLATE:
         patience = START_PATIENCE
     else:
         patience = draft.pool.policy.stop_timeout

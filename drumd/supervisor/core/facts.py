@@ -46,6 +46,7 @@ class Happened(StrEnum):
     TEMPLATE_SPAWNED = "template.spawned"
     TEMPLATE_READY = "template.ready"
     TEMPLATE_EXITED = "template.exited"
+    SPARE_PROMOTED = "spare.promoted"
     OPERATION_QUEUED = "operation.queued"
     OPERATION_STARTED = "operation.started"
     OPERATION_DONE = "operation.done"

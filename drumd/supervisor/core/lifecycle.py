@@ -7,7 +7,7 @@ messages and timers change nothing.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core import ending, rollouts, slots
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.events import (
     BecameReady,
@@ -17,14 +17,16 @@ from drumd.supervisor.core.events import (
     Exited,
     Hung,
     LostContact,
+    ProbeFailed,
     Recovered,
+    RecycleDue,
     ReportedFailure,
     SpawnFailed,
     Stalled,
     WorkerEvent,
 )
 from drumd.supervisor.core.facts import Happened
-from drumd.supervisor.core.model import Cause, Rung, SlotState, Worker, WorkerState
+from drumd.supervisor.core.model import Cause, Kind, Rung, SlotState, Worker, WorkerState
 
 Handler = Callable[[Draft, Worker, WorkerEvent], None]
 
@@ -60,14 +62,19 @@ def become_ready(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
         told={"took": round(took, 3)},
         ready_at=draft.now,
     )
-    draft.change(was_ready=True)
-    slot = draft.slot(worker.slot)
-    if slot is None or slot.successor != worker.attempt:
+    if worker.kind is Kind.TEMPLATE:
         return
-    before = None if slot.incumbent is None else draft.worker(slot.incumbent)
-    draft.put_slot(replace(slot, incumbent=worker.attempt, successor=None, since=draft.now))
-    if before is not None:
-        ending.retire(draft, before, Cause.OPERATOR, f"replaced by attempt {worker.attempt}")
+    draft.change(was_ready=True)
+    rollouts.prove(draft, worker)
+    slot = draft.home(worker)
+    if slot is not None and slot.successor == worker.attempt:
+        slots.succeed(draft, slot, worker)
+
+
+def note_probe(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """Keep what its probe was answered, for the case that it is never answered better."""
+    assert isinstance(event, ProbeFailed)
+    draft.put(replace(worker, waiting=f"its startup probe fails: {event.answer}"))
 
 
 def fail_spawn(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
@@ -83,6 +90,8 @@ def time_out_start(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
         return
     limit = draft.pool.policy.start_timeout
     reason = f"not ready within start_timeout ({limit:g} s)"
+    if worker.waiting:
+        reason += f"; {worker.waiting}"
     draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
     ending.descend(draft, replace(worker, cause=Cause.START_TIMEOUT, ladder=ending.STUCK), reason)
 
@@ -114,6 +123,13 @@ def note_recovery(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
         draft.tell(Happened.WORKER_RECOVERED, worker.reason, worker=worker)
 
 
+def note_age(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
+    """It is replaced when its turn comes."""
+    assert isinstance(event, RecycleDue)
+    if not worker.outdated:
+        draft.put(replace(worker, outdated=event.why, outdated_by=Cause.RECYCLED))
+
+
 def end_hung(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """Its stacks first, so that somebody can find out why; then it goes."""
     assert isinstance(event, Hung)
@@ -129,7 +145,7 @@ def let_leave(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     reason = f"got {event.signal} from elsewhere"
     ending.drain(draft, worker, Cause.SIGNALLED, reason, tell_worker=False)
     draft.vacate(worker)
-    slot = draft.slot(worker.slot)
+    slot = draft.home(worker)
     if slot is not None and slot.state is SlotState.EMPTY:
         draft.put_slot(replace(slot, reason=f"replaces a worker that {reason}"))
 
@@ -237,16 +253,21 @@ def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: 
         lived=round(draft.now - worker.spawned_at, 3),
     )
     draft.forget(worker)
+    if cause in _FAILURES and not answered:
+        rollouts.fail(draft, worker, reason)
     _leave_slot(draft, worker, cause, reason, answered=answered)
 
 
 def _leave_slot(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
-    slot = draft.slot(worker.slot)
+    slot = draft.home(worker)
     if slot is None or worker.attempt not in (slot.incumbent, slot.successor):
         return  # it had handed its slot on before
     draft.vacate(worker)
     slots.settle(draft, worker, cause, reason, answered=answered)
 
+
+_FAILURES = (Cause.CRASH, Cause.FAILED_START, Cause.START_TIMEOUT, Cause.HUNG)
+"""Ends that speak against what the worker runs, if it had not answered a request."""
 
 TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
     # An event's row, then what each state makes of it.
@@ -304,6 +325,18 @@ TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
     (T, Hung): ignore,
     (K, Hung): ignore,
     (X, Hung): ignore,
+    (S, ProbeFailed): note_probe,
+    (R, ProbeFailed): ignore,
+    (D, ProbeFailed): ignore,
+    (T, ProbeFailed): ignore,
+    (K, ProbeFailed): ignore,
+    (X, ProbeFailed): ignore,
+    (S, RecycleDue): ignore,
+    (R, RecycleDue): note_age,
+    (D, RecycleDue): ignore,
+    (T, RecycleDue): ignore,
+    (K, RecycleDue): ignore,
+    (X, RecycleDue): ignore,
     (S, DeadlinePassed): time_out_start,
     (R, DeadlinePassed): end_overdue,
     (D, DeadlinePassed): end_late,

@@ -150,6 +150,8 @@ class Policy:
     """Workers above the pool's size that may be starting at a time; draining ones do not count."""
     max_unavailable: int = 0
     """Slots that a rollout or a recycle may leave without a ready worker at a time."""
+    min_ready: float = 1.0
+    """How long the first new worker must have served before the next old one is replaced."""
     tight: Tight = Tight.REFUSE
     spares: int = 0
     scaling: Scaling | None = None
@@ -196,6 +198,8 @@ class Worker:
     outdated: str = ""
     """Why it is to be replaced, when its turn comes; "" while it is not."""
     outdated_by: Cause = Cause.OPERATOR
+    waiting: str = ""
+    """What its start waits for, when that is known."""
     failure: str = ""
     """What the worker itself said about why it cannot go on."""
     overdue: str = ""
@@ -208,7 +212,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A numbered place for a worker (for a spare or a template, too), and its record of failures."""
+    """A numbered place for a worker, a spare or a template, and its record of failures."""
 
     kind: Kind = Kind.SLOT
     number: int
@@ -225,6 +229,10 @@ class Slot:
     """Counted crashes since it was last stable: the exponent of the backoff."""
     probation: bool = False
     """It has failed and is tried again: one more failure fails it at once."""
+    next_generation: int | None = None
+    """What it is to be filled with next; None: what the pool's vacant slots are filled with."""
+    unrenewed: int = 0
+    """Successors that failed here one after the other: the exponent of the wait for the next."""
     renew_at: float | None = None
     """A successor of a worker that serves on has failed: when the next one may be tried."""
     spawned: int = 0
@@ -248,9 +256,6 @@ class Operation:
     by: str = ""
     old: frozenset[int] = frozenset()
     """A restart's attempts that are to go."""
-    successor: int | None = None
-    """The attempt that a restart waits for."""
-    successor_slot: int | None = None
     progress: tuple[int, int] = (0, 0)
 
 
@@ -279,6 +284,10 @@ class Pool:
     latest: int = 1
     """The highest generation that was ever asked for: numbers are not used again."""
     rollout: Rollout | None = None
+    aborted: str = ""
+    """Why the last rollout was aborted; "" since one was complete."""
+    renewal_at: float | None = None
+    """When the first of its new workers will have served for long enough to replace more."""
     room: Room | None = None
     """None: the memory has no limit that is known, or nobody cares."""
     load: LoadSeen = LoadSeen()

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core import ending, rollouts, slots
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import (
     Cause,
+    Kind,
     Operation,
     OperationKind,
     OperationState,
@@ -14,10 +15,7 @@ from drumd.supervisor.core.model import (
     SlotState,
     WorkerState,
 )
-from drumd.supervisor.core.views import serves, wanted_slots
-
-MAX_SURGE = 1
-"""Workers above the pool's size that a restart may have at a time, draining ones included."""
+from drumd.supervisor.core.views import incumbent, serves, target_generation, wanted_slots
 
 _FINISHED = {
     OperationState.DONE: Happened.OPERATION_DONE,
@@ -30,6 +28,8 @@ def submit(draft: Draft, operation: Operation) -> None:
     """Put an operation at the end of the queue; one that comes too late is taken back at once."""
     draft.change(operations=(*draft.pool.operations, operation))
     _tell(draft, Happened.OPERATION_QUEUED, operation)
+    if operation.kind is OperationKind.RELOAD:
+        _supersede(draft, operation)
     if draft.pool.closing:
         cancel_all(draft, "drumd stops")
 
@@ -39,7 +39,7 @@ def cancel(draft: Draft, operation_id: str, by: str) -> None:
     for operation in draft.pool.operations:
         if operation.id == operation_id:
             _finish(draft, operation, OperationState.CANCELLED, f"cancelled by {by}")
-            _abandon(draft, operation)
+            _abandon(draft, operation, by)
 
 
 def cancel_all(draft: Draft, reason: str) -> None:
@@ -48,17 +48,39 @@ def cancel_all(draft: Draft, reason: str) -> None:
         _finish(draft, operation, OperationState.CANCELLED, reason)
 
 
+def _supersede(draft: Draft, latest: Operation) -> None:
+    """Let the latest reload alone be carried out; a running one makes way for it at once."""
+    before = [
+        operation
+        for operation in draft.pool.operations
+        if operation.kind is OperationKind.RELOAD and operation.id != latest.id
+    ]
+    first = draft.pool.operations[0]
+    for operation in before:
+        state = OperationState.CANCELLED
+        if operation.state is OperationState.RUNNING:
+            state = rollouts.supersede(draft, operation)
+        _finish(draft, operation, state, f"superseded by {latest.id}")
+    if first in before and first.state is OperationState.RUNNING:
+        others = [known for known in draft.pool.operations if known.id != latest.id]
+        draft.change(operations=(latest, *others))
+
+
 def advance(draft: Draft) -> None:
     """Begin the first operation if it waits, and carry it on as far as it goes now."""
     while draft.pool.operations and not draft.pool.closing:
         operation = draft.pool.operations[0]
         if operation.state is OperationState.QUEUED:
             operation = _begin(draft, operation)
+            if all(known.id != operation.id for known in draft.pool.operations):
+                continue  # it was refused
         match operation.kind:
             case OperationKind.RESTART:
                 _carry_on_restart(draft, operation)
             case OperationKind.STOP:
                 _carry_on_stop(draft, operation)
+            case OperationKind.RELOAD:
+                _carry_on_reload(draft, operation)
             case OperationKind.START | OperationKind.SCALE:
                 _await_ready(draft, operation)
         if draft.pool.operations and draft.pool.operations[0].id == operation.id:
@@ -74,6 +96,8 @@ def _begin(draft: Draft, operation: Operation) -> Operation:
     match operation.kind:
         case OperationKind.RESTART:
             return _begin_restart(draft, operation)
+        case OperationKind.RELOAD:
+            _begin_reload(draft, operation)
         case OperationKind.STOP:
             stop_pool(draft, Cause.OPERATOR, f"the pool is stopped by {_who(operation)}")
         case OperationKind.START:
@@ -84,48 +108,49 @@ def _begin(draft: Draft, operation: Operation) -> Operation:
     return operation
 
 
+def _begin_reload(draft: Draft, operation: Operation) -> None:
+    assert operation.generation is not None
+    refusal = rollouts.refusal(draft) if draft.pool.up else ""
+    if refusal:
+        _finish(draft, operation, OperationState.FAILED, refusal)
+        return
+    rollouts.begin(draft, operation)
+    if not draft.pool.up:  # nobody to replace: it is what the pool will be started with
+        rollouts.complete(draft)
+
+
 def start_pool(draft: Draft, reason: str) -> None:
     """Want the pool up, and forget what its slots have failed at."""
     if draft.pool.closing:
         return
     draft.change(up=True)
     _make_slots(draft, reason)
-    for slot in wanted_slots(draft.pool):
-        slots.pardon(draft, slot, reason)
+    for place in (*wanted_slots(draft.pool), *draft.pool.spares, *draft.pool.templates):
+        slots.pardon(draft, place, reason)
     draft.tell(Happened.POOL_STARTED, reason)
 
 
 def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
     """Want the pool down, and let its workers go."""
-    draft.change(up=False, was_whole=False)
-    for slot in draft.pool.slots:
-        slots.pardon(draft, slot, reason)
+    draft.change(up=False, was_whole=False, rollout=None)
+    for place in draft.places:
+        slots.pardon(draft, place, reason)
     for worker in list(draft.pool.workers.values()):
         ending.retire(draft, worker, cause, reason)
 
 
-def scale_pool(draft: Draft, size: int) -> None:
+def scale_pool(draft: Draft, size: int, why: str = "") -> None:
     """Want another size: what is above it goes, and what has failed below it is tried again."""
     before = draft.pool.size
     draft.change(size=size)
-    reason = f"the pool is scaled from {before} to {size}"
+    reason = f"the pool is scaled from {before} to {size}{why and ': '}{why}"
     draft.tell(Happened.POOL_SCALED, reason, size=size)
     _make_slots(draft, reason)
-    for slot in draft.pool.slots:
-        slots.pardon(draft, slot, reason)
+    for place in draft.places:
+        slots.pardon(draft, place, reason)
     for worker in list(draft.pool.workers.values()):
-        if worker.slot >= size:
+        if worker.kind is Kind.SLOT and worker.slot >= size:
             ending.retire(draft, worker, Cause.OPERATOR, reason)
-
-
-def drop_spare_slots(draft: Draft) -> None:
-    """Forget slots above the pool's size that have no workers any more."""
-    while len(draft.pool.slots) > draft.pool.size:
-        last = draft.pool.slots[-1]
-        if any(worker.slot == last.number for worker in draft.pool.workers.values()):
-            return
-        draft.change(slots=draft.pool.slots[:-1])
-        draft.tell(Happened.SLOT_RETIRED, last.reason, slot=last)
 
 
 def _make_slots(draft: Draft, reason: str) -> None:
@@ -146,14 +171,24 @@ def _targets(draft: Draft, operation: Operation) -> list[Slot]:
 
 
 def _begin_restart(draft: Draft, operation: Operation) -> Operation:
+    refusal = rollouts.refusal(draft) if draft.pool.up else ""
+    if refusal:
+        _finish(draft, operation, OperationState.FAILED, refusal)
+        return operation
     reason = f"restarted by {_who(operation)}"
     targets = _targets(draft, operation)
     old = frozenset(slot.incumbent for slot in targets if slot.incumbent is not None)
+    for place in draft.pool.templates:
+        slots.pardon(draft, place, reason)
     for slot in targets:
         slots.pardon(draft, slot, reason)
-        worker = None if slot.incumbent is None else draft.worker(slot.incumbent)
-        if worker is not None and worker.state is WorkerState.STARTING:
+        worker = incumbent(draft.pool, slot)
+        if worker is None:
+            continue
+        if worker.state is WorkerState.STARTING:
             ending.retire(draft, worker, Cause.OPERATOR, reason)  # no requests: no need of two
+        else:
+            draft.put(replace(worker, outdated=reason, outdated_by=Cause.OPERATOR))
     return _put(draft, replace(operation, old=old, progress=(0, len(targets))))
 
 
@@ -185,29 +220,60 @@ def _carry_on_restart(draft: Draft, operation: Operation) -> None:
     broken = next((s for s in targets if _broken(draft, operation, s)), None)
     if broken is not None:
         _finish(draft, operation, OperationState.FAILED, f"slot {broken.number}: {broken.reason}")
-        return
-    # One after the other, and only while all the others serve: new workers that fall as soon as
-    # they are ready must not replace the last good one.
-    waiting = [s for s in targets if s.incumbent in operation.old]
-    incumbents = {slot.incumbent for slot in wanted_slots(draft.pool)}
-    extra = len(draft.pool.workers.keys() - incumbents)
-    if waiting and extra < MAX_SURGE and all(serves(draft.pool, s) for s in targets):
-        worker = slots.fill(draft, waiting[0], f"restarted by {_who(operation)}", succeed=True)
-        _put(
-            draft,
-            replace(operation, successor=worker.attempt, successor_slot=worker.slot),
-        )
+        _abandon(draft, operation, "drumd")
 
 
 def _broken(draft: Draft, operation: Operation, slot: Slot) -> bool:
+    """Say whether a slot has failed, or its old worker serves on since its successor could not."""
     if slot.state is SlotState.FAILED:
         return True
+    worker = incumbent(draft.pool, slot)
     return (
-        operation.successor is not None
-        and operation.successor not in draft.pool.workers
-        and slot.incumbent in operation.old
-        and slot.number == operation.successor_slot
+        worker is not None
+        and worker.attempt in operation.old
+        and worker.state is WorkerState.READY
+        and not worker.outdated
     )
+
+
+# --- reload -------------------------------------------------------------------------------------
+
+
+def _carry_on_reload(draft: Draft, operation: Operation) -> None:
+    pool = draft.pool
+    rollout = pool.rollout
+    running = rollout is not None and rollout.operation == operation.id
+    if not running and pool.generation != operation.generation:
+        _finish(draft, operation, OperationState.FAILED, pool.aborted or "it was called off")
+        return
+    slots_ = wanted_slots(pool) if pool.up else ()
+    done = [s for s in slots_ if serves(pool, s) and _is_of(draft, s, operation.generation)]
+    operation = _put(
+        draft,
+        replace(
+            operation,
+            progress=(len(done), len(slots_)),
+            reason=f"{len(done)} of {len(slots_)} on generation {operation.generation}",
+        ),
+    )
+    if running:
+        if len(done) < len(slots_):
+            return
+        rollouts.complete(draft)
+    leaving = [
+        worker
+        for worker in draft.pool.workers.values()
+        if worker.kind is Kind.SLOT and worker.generation != target_generation(draft.pool)
+    ]
+    if leaving:
+        _put(draft, replace(operation, reason=f"{operation.reason}, old ones left: {len(leaving)}"))
+    else:
+        _finish(draft, operation, OperationState.DONE, operation.reason)
+
+
+def _is_of(draft: Draft, slot: Slot, generation: int | None) -> bool:
+    worker = incumbent(draft.pool, slot)
+    return worker is not None and worker.generation == generation
 
 
 # --- the others ---------------------------------------------------------------------------------
@@ -225,7 +291,11 @@ def _await_ready(draft: Draft, operation: Operation) -> None:
     pool = draft.pool
     targets = wanted_slots(pool) if pool.up else ()
     ready = [slot for slot in targets if serves(pool, slot)]
-    leaving = [worker for worker in pool.workers.values() if worker.slot >= pool.size]
+    leaving = [
+        worker
+        for worker in pool.workers.values()
+        if worker.kind is Kind.SLOT and worker.slot >= pool.size
+    ]
     reason = f"{len(ready)} of {len(targets)} ready" if pool.up else "the pool is stopped"
     if leaving:
         reason += f", workers left above the size: {len(leaving)}"
@@ -237,12 +307,22 @@ def _await_ready(draft: Draft, operation: Operation) -> None:
         _finish(draft, operation, OperationState.DONE, reason)
 
 
-def _abandon(draft: Draft, operation: Operation) -> None:
-    """Let go of the new worker of a cancelled restart, if the old one is there to serve on."""
-    for slot in draft.pool.slots:
-        if slot.successor is not None and slot.successor == operation.successor:
-            worker = draft.pool.workers[slot.successor]
-            ending.retire(draft, worker, Cause.OPERATOR, "its restart was cancelled")
+def _abandon(draft: Draft, operation: Operation, by: str) -> None:
+    """Call off what an operation had begun; workers that serve are left to do so."""
+    if operation.kind is OperationKind.RELOAD:
+        rollout = draft.pool.rollout
+        if rollout is not None and rollout.operation == operation.id:
+            rollouts.abort(draft, f"cancelled by {by}")
+        return
+    for attempt in operation.old:
+        worker = draft.worker(attempt)
+        slot = None if worker is None else draft.home(worker)
+        if worker is None or slot is None or slot.incumbent != attempt or not worker.outdated:
+            continue
+        draft.put(replace(worker, outdated=""))
+        successor = None if slot.successor is None else draft.worker(slot.successor)
+        if successor is not None:
+            ending.retire(draft, successor, Cause.OPERATOR, "its restart was called off")
 
 
 def _who(operation: Operation) -> str:

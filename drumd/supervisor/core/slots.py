@@ -2,20 +2,66 @@
 
 from dataclasses import replace
 
+from drumd.supervisor.core import ending
 from drumd.supervisor.core.actions import Spawn
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
-from drumd.supervisor.core.model import Cause, Slot, SlotState, Worker, WorkerState
+from drumd.supervisor.core.model import Cause, Kind, Slot, SlotState, Worker, WorkerState
+from drumd.supervisor.core.views import (
+    can_spare,
+    has_room,
+    outdated,
+    ready_spare,
+    ready_template,
+    target_generation,
+    templated,
+    vacancy_generation,
+)
+
+ASKED_FOR = (Cause.OPERATOR, Cause.SHUTDOWN, Cause.ROLLOUT, Cause.RECYCLED)
+"""Ends that drumd wanted: they say nothing about what the worker ran."""
 
 
-def fill(draft: Draft, slot: Slot, reason: str, *, succeed: bool = False) -> Worker:
-    """Start a worker in `slot`: as its incumbent, or (`succeed`) beside the one it replaces."""
+def fill(
+    draft: Draft, slot: Slot, reason: str, *, succeed: bool = False, generation: int | None = None
+) -> None:
+    """Have a worker in `slot`: as its incumbent, or (`succeed`) beside the one it replaces.
+
+    A ready spare takes the slot at once. What is forked from a template waits until that is ready.
+    """
+    pool = draft.pool
+    if generation is None:
+        generation = _generation_for(draft, slot)
+    if slot.kind is Kind.SLOT and (spare := ready_spare(pool, generation)) is not None:
+        _promote(draft, slot, spare)
+        return
+    template = None
+    if slot.kind is not Kind.TEMPLATE and generation in templated(pool):
+        template = ready_template(pool, generation)
+        if template is None:
+            draft.put_slot(
+                replace(slot, reason=f"waits for the template of generation {generation}")
+            )
+            return
+    _start(draft, slot, reason, succeed=succeed, generation=generation, template=template)
+
+
+def _start(
+    draft: Draft,
+    slot: Slot,
+    reason: str,
+    *,
+    succeed: bool,
+    generation: int,
+    template: Worker | None,
+) -> None:
     pool = draft.pool
     attempt = pool.next_attempt
     worker = Worker(
         attempt=attempt,
+        kind=slot.kind,
         slot=slot.number,
-        generation=pool.generation,
+        generation=generation,
         state=WorkerState.STARTING,
         since=draft.now,
         spawned_at=draft.now,
@@ -23,6 +69,8 @@ def fill(draft: Draft, slot: Slot, reason: str, *, succeed: bool = False) -> Wor
         reason=reason,
     )
     draft.change(next_attempt=attempt + 1)
+    if pool.room is not None:  # as far as is known until it is measured again
+        draft.change(room=replace(pool.room, workers=pool.room.workers - 1))
     draft.put(worker)
     slot = replace(
         slot,
@@ -30,37 +78,122 @@ def fill(draft: Draft, slot: Slot, reason: str, *, succeed: bool = False) -> Wor
         since=slot.since if succeed else draft.now,
         reason=reason,
         retry_at=None,
+        renew_at=None,
+        next_generation=None,
         spawned=slot.spawned + 1,
     )
     draft.put_slot(
         replace(slot, successor=attempt) if succeed else replace(slot, incumbent=attempt)
     )
-    draft.act(Spawn(attempt=attempt, slot=slot.number, generation=pool.generation))
+    draft.act(
+        Spawn(
+            attempt=attempt,
+            slot=slot.number,
+            generation=generation,
+            kind=slot.kind,
+            template=None if template is None else template.attempt,
+        )
+    )
     draft.tell(Happened.WORKER_SPAWNED, reason, worker=worker)
-    return worker
+
+
+def _generation_for(draft: Draft, slot: Slot) -> int:
+    if slot.kind is Kind.TEMPLATE:
+        return slot.number
+    return slot.next_generation or vacancy_generation(draft.pool)
+
+
+def _promote(draft: Draft, slot: Slot, spare: Worker) -> None:
+    """Give `slot` to a ready spare: as its incumbent, or in place of the one that it has."""
+    draft.vacate(spare)
+    spare = draft.put(replace(spare, kind=Kind.SLOT, slot=slot.number))
+    reason = f"a spare took slot {slot.number}: {slot.reason}"
+    draft.tell(Happened.SPARE_PROMOTED, reason, worker=spare)
+    if slot.incumbent is not None:
+        succeed(draft, replace(slot, successor=spare.attempt), spare)
+        return
+    draft.put_slot(
+        replace(
+            slot,
+            state=SlotState.FILLED,
+            since=draft.now,
+            reason=reason,
+            incumbent=spare.attempt,
+            retry_at=None,
+            renew_at=None,
+            next_generation=None,
+        )
+    )
+
+
+def succeed(draft: Draft, slot: Slot, worker: Worker) -> None:
+    """Have the ready successor take the slot; what it replaces goes."""
+    before = None if slot.incumbent is None else draft.worker(slot.incumbent)
+    draft.put_slot(
+        replace(
+            slot,
+            incumbent=worker.attempt,
+            successor=None,
+            since=draft.now,
+            reason=worker.reason,
+            unrenewed=0,
+        )
+    )
+    if before is None:
+        return
+    why = outdated(draft.pool, before)
+    reason = f"replaced by attempt {worker.attempt}" + (f": {why}" if why else "")
+    ending.retire(draft, before, cause_of(draft, before), reason)
+
+
+def cause_of(draft: Draft, worker: Worker) -> Cause:
+    """Return what an outdated worker's end is counted as."""
+    if worker.generation != target_generation(draft.pool):
+        return Cause.ROLLOUT
+    return worker.outdated_by
 
 
 def fill_empty(draft: Draft) -> None:
-    """Start a worker in each wanted slot that is empty and not told to wait."""
-    for number in range(min(draft.pool.size, len(draft.pool.slots))):
-        slot = draft.pool.slots[number]
-        if slot.state is SlotState.EMPTY and draft.wanted(slot):
-            fill(draft, slot, slot.reason)
+    """Start a worker in each wanted place that is empty and not told to wait."""
+    for kind, number in [(place.kind, place.number) for place in draft.places]:
+        place = draft.place(kind, number)  # as it is now: the spare before may have gone from it
+        if place is None:
+            continue
+        if place.state is SlotState.EMPTY and draft.wanted(place) and not _must_wait(draft, place):
+            fill(draft, place, place.reason)
+
+
+def _must_wait(draft: Draft, place: Slot) -> bool:
+    """Say whether the place stays empty for now."""
+    pool = draft.pool
+    if place.kind is Kind.SPARE:
+        return not can_spare(pool)
+    if place.kind is Kind.SLOT and not has_room(pool):
+        # Two would not fit, so the new one waits for the old one's end, which has a deadline.
+        return any(
+            worker.slot == place.number and worker.kind is Kind.SLOT
+            for worker in pool.workers.values()
+        )
+    return False
 
 
 def retry(draft: Draft, slot: Slot) -> None:
-    """End the wait of a slot in backoff, or try a failed one again."""
+    """End the wait of a place in backoff, or try a failed one again."""
     again = slot.state is SlotState.FAILED
-    fill(
-        draft,
-        replace(slot, probation=again or slot.probation),
-        "tried again after it had failed" if again else "tried again after its backoff",
+    draft.put_slot(
+        replace(
+            slot,
+            state=SlotState.EMPTY,
+            retry_at=None,
+            probation=again or slot.probation,
+            reason="tried again after it had failed" if again else "tried again after its backoff",
+        )
     )
 
 
 def pardon(draft: Draft, slot: Slot, reason: str) -> Slot:
     """Forget a slot's failures, so that it is filled at once if it waits."""
-    slot = replace(slot, crashes=(), failures=0, probation=False)
+    slot = replace(slot, crashes=(), failures=0, probation=False, renew_at=None, unrenewed=0)
     if slot.state is not SlotState.FILLED:
         slot = replace(slot, state=SlotState.EMPTY, since=draft.now, reason=reason, retry_at=None)
     return draft.put_slot(slot)
@@ -68,15 +201,17 @@ def pardon(draft: Draft, slot: Slot, reason: str) -> Slot:
 
 def settle(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
     """Decide what follows for the slot that its incumbent or successor has just left."""
-    slot = draft.pool.slots[worker.slot]
+    slot = draft.home(worker)
+    if slot is None:
+        return
     if slot.state is not SlotState.EMPTY:  # of two workers one is left, and goes on
-        draft.put_slot(replace(slot, reason=f"attempt {worker.attempt} ended: {reason}"))
+        _leave_be(draft, slot, worker, cause, reason)
         return
     if not draft.wanted(slot):
         draft.put_slot(replace(slot, since=draft.now, reason=reason))
         return
     slot = _acquit(draft, slot, worker)
-    if cause in (Cause.OPERATOR, Cause.SHUTDOWN) or answered:
+    if cause in ASKED_FOR or answered:
         # A worker that has answered is worth another one at once: its app works.
         draft.put_slot(replace(slot, since=draft.now, reason=f"replaces a worker: {reason}"))
     elif cause is Cause.SIGNALLED and draft.pool.was_ready:
@@ -85,6 +220,29 @@ def settle(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered:
         _back_off(draft, slot, draft.chance * draft.pool.policy.backoff_initial, reason)
     else:
         _count(draft, slot, worker, cause, reason)
+
+
+def _leave_be(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) -> None:
+    """Let the one worker that is left of two serve on; the next successor has to wait."""
+    slot = replace(slot, reason=f"attempt {worker.attempt} ended: {reason}")
+    if cause in ASKED_FOR:
+        draft.put_slot(slot)
+        return
+    slot = replace(slot, unrenewed=slot.unrenewed + 1)
+    delay = _delay(draft, slot.unrenewed)
+    if slot.unrenewed > draft.pool.policy.intensity:
+        delay = draft.pool.policy.retry_after
+    draft.put_slot(replace(slot, renew_at=draft.now + delay))
+    left = None if slot.incumbent is None else draft.worker(slot.incumbent)
+    if left is not None and left.outdated_by is Cause.OPERATOR:
+        draft.put(replace(left, outdated=""))  # its restart has failed
+
+
+def _delay(draft: Draft, failures: int) -> float:
+    """Return a wait with full jitter: slots that fell together do not come back together."""
+    policy = draft.pool.policy
+    cap = min(policy.backoff_max, policy.backoff_initial * 2 ** (failures - 1))
+    return float(draft.chance * cap)
 
 
 def _acquit(draft: Draft, slot: Slot, worker: Worker) -> Slot:
@@ -101,28 +259,26 @@ def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) 
     recent = tuple(at for at in slot.crashes if draft.now - at < policy.period)
     slot = draft.put_slot(replace(slot, crashes=(*recent, draft.now), failures=slot.failures + 1))
     if slot.probation:
-        _fail(draft, slot, f"failed again: {reason}")
+        fail(draft, slot, f"failed again: {reason}")
     elif cause is Cause.START_TIMEOUT and not draft.pool.was_ready:
         # Nothing of this pool ever worked: the next try would take as long and end the same.
-        _fail(draft, slot, reason)
+        fail(draft, slot, reason)
     elif worker.ready_at is None and slot.failures > policy.intensity:
         # Starts may take longer than the period, and would be tried for ever.
-        _fail(
+        fail(
             draft,
             slot,
             f"{_count_of(slot.failures, 'failure')} without a stable time; the last one: {reason}",
         )
     elif len(slot.crashes) > policy.intensity:
-        _fail(
+        fail(
             draft,
             slot,
             f"{_count_of(len(slot.crashes), 'crash')} within {policy.period:g} s; "
             f"the last one: {reason}",
         )
     else:
-        # Full jitter: slots that fell together do not come back together.
-        cap = min(policy.backoff_max, policy.backoff_initial * 2 ** (slot.failures - 1))
-        _back_off(draft, slot, draft.chance * cap, reason)
+        _back_off(draft, slot, _delay(draft, slot.failures), reason)
 
 
 def _back_off(draft: Draft, slot: Slot, delay: float, reason: str) -> None:
@@ -144,7 +300,8 @@ def _count_of(number: int, what: str) -> str:
     return f"{number} {what}{ending}"
 
 
-def _fail(draft: Draft, slot: Slot, reason: str) -> None:
+def fail(draft: Draft, slot: Slot, reason: str) -> None:
+    """Give a place up for now."""
     slot = draft.put_slot(
         replace(
             slot,

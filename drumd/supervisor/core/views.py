@@ -2,7 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 
-from drumd.supervisor.core.model import Pool, PoolState, Slot, SlotState, Worker, WorkerState
+from drumd.supervisor.core.model import (
+    Kind,
+    Pool,
+    PoolState,
+    Slot,
+    SlotState,
+    Tight,
+    Worker,
+    WorkerState,
+)
+
+MAX_HEIRS = 4
+"""Siblings that share the idle connections of a worker whose slot goes."""
 
 
 def wanted_slots(pool: Pool) -> tuple[Slot, ...]:
@@ -19,6 +31,86 @@ def serves(pool: Pool, slot: Slot) -> bool:
     """Say whether the slot's incumbent is ready (stalled or not)."""
     worker = incumbent(pool, slot)
     return worker is not None and worker.state is WorkerState.READY
+
+
+# --- generations --------------------------------------------------------------------------------
+
+
+def target_generation(pool: Pool) -> int:
+    """Return the generation that all workers shall be of in the end."""
+    return pool.generation if pool.rollout is None else pool.rollout.generation
+
+
+def vacancy_generation(pool: Pool) -> int:
+    """Return the generation that fills a slot without a worker: one that has proved to work."""
+    rollout = pool.rollout
+    return rollout.generation if rollout is not None and rollout.proven else pool.generation
+
+
+def templated(pool: Pool) -> frozenset[int]:
+    """Return the generations that shall have a template."""
+    found = {pool.generation} if pool.preload else set()
+    if pool.rollout is not None and pool.rollout.preload:
+        found.add(pool.rollout.generation)
+    return frozenset(found)
+
+
+def ready_template(pool: Pool, generation: int) -> Worker | None:
+    """Return the template that forks workers of `generation`, None while there is none."""
+    for place in pool.templates:
+        worker = incumbent(pool, place)
+        if place.number == generation and worker and worker.state is WorkerState.READY:
+            return worker
+    return None
+
+
+def ready_spare(pool: Pool, generation: int) -> Worker | None:
+    """Return the oldest spare of `generation` that could serve at once."""
+    fit = [
+        worker
+        for worker in pool.workers.values()
+        if worker.kind is Kind.SPARE
+        and worker.state is WorkerState.READY
+        and worker.generation == generation
+        and _attentive(worker)
+    ]
+    return min(fit, key=lambda worker: worker.attempt, default=None)
+
+
+def outdated(pool: Pool, worker: Worker) -> str:
+    """Return why a worker is to be replaced, "" when it is not."""
+    target = target_generation(pool)
+    if worker.generation != target:
+        what = "rollout" if worker.generation < target else "rolled back"
+        return f"{what} to generation {target}"
+    return worker.outdated
+
+
+def first_settles_at(pool: Pool) -> float | None:
+    """Return when the first of the new workers will have served for long enough to go on.
+
+    None when no worker is outdated, or none is new.
+    """
+    workers = [w for slot in wanted_slots(pool) if (w := incumbent(pool, slot)) is not None]
+    old = [worker for worker in workers if outdated(pool, worker)]
+    new = [w.ready_at for w in workers if w.ready_at is not None and not outdated(pool, w)]
+    if not old or not new or not pool.up:
+        return None
+    return min(new) + pool.policy.min_ready
+
+
+def has_room(pool: Pool) -> bool:
+    """Say whether the memory takes another worker beside those that there are."""
+    return pool.room is None or pool.policy.tight is Tight.IGNORE or pool.room.workers > 0
+
+
+def can_spare(pool: Pool) -> bool:
+    """Say whether spares may start: the pool serves, and they take nothing that it needs itself."""
+    whole = pool.was_whole or all(serves(pool, slot) for slot in wanted_slots(pool))
+    return whole and pool.rollout is None and has_room(pool)
+
+
+# --- the pool as a whole ------------------------------------------------------------------------
 
 
 def pool_state(pool: Pool) -> PoolState:
@@ -40,6 +132,7 @@ def pool_reason(pool: Pool) -> str:
     """Say why the pool is in its state."""
     state = pool_state(pool)
     slots = wanted_slots(pool)
+    target = target_generation(pool)
     ready = sum(serves(pool, slot) for slot in slots)
     text = f"{ready} of {len(slots)} ready"
     if state in (PoolState.STOPPING, PoolState.STOPPED):
@@ -52,13 +145,26 @@ def pool_reason(pool: Pool) -> str:
     if troubled:
         worst = max(troubled, key=lambda slot: (slot.state is SlotState.FAILED, slot.since))
         text += f"; slot {worst.number}: {worst.reason}"
+    if pool.rollout is not None:
+        new = [s for s in slots if serves(pool, s) and _generation(pool, s) == target]
+        text += f"; rollout to generation {target}: {len(new)} of {len(slots)}"
+    elif pool.aborted:
+        text += f"; {pool.aborted}"
     return text
+
+
+def _generation(pool: Pool, slot: Slot) -> int | None:
+    worker = incumbent(pool, slot)
+    return None if worker is None else worker.generation
 
 
 def next_deadline(pool: Pool) -> float | None:
     """Return the earliest instant at which `TimePassed` has something to do."""
     instants = [w.deadline for w in pool.workers.values() if w.deadline is not None]
-    instants += [s.retry_at for s in pool.slots if s.retry_at is not None]
+    for place in (*pool.slots, *pool.spares, *pool.templates):
+        instants += [at for at in (place.retry_at, place.renew_at) if at is not None]
+    if pool.renewal_at is not None:
+        instants.append(pool.renewal_at)
     return min(instants, default=None)
 
 
@@ -112,3 +218,27 @@ def steering(pool: Pool, queues: Iterable[int]) -> tuple[int, ...]:
         if choice:
             return tuple(choice)
     return tuple(numbers)
+
+
+def heirs(pool: Pool) -> Mapping[int, tuple[int, ...]]:
+    """Return, for each draining worker, those that its idle connections go to; at a stop nobody."""
+    if not pool.up or pool.closing:
+        return {}
+    ready = {
+        number: worker
+        for number, worker in _ready_workers(pool).items()
+        if number < pool.size and _attentive(worker)
+    }
+    found: dict[int, tuple[int, ...]] = {}
+    for worker in pool.workers.values():
+        if worker.state is not WorkerState.DRAINING or worker.kind is not Kind.SLOT:
+            continue
+        successor = ready.get(worker.slot)
+        if successor is not None:
+            found[worker.attempt] = (successor.attempt,)
+        elif ready:
+            # Not the same ones for each leaver: several may go at once.
+            siblings = [ready[number].attempt for number in sorted(ready)]
+            first = worker.slot % len(siblings)
+            found[worker.attempt] = tuple((siblings[first:] + siblings[:first])[:MAX_HEIRS])
+    return found

@@ -12,12 +12,15 @@ underscore and `.db`. Files are read with that package's own reader, whatever st
 
 import contextlib
 import re
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from drumd.supervisor.observe.families import definitions, family_of, join
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -27,6 +30,8 @@ _NAME = re.compile(
     r"(?P<kind>counter|histogram|summary|gauge_(?P<mode>[a-z]+))"
     r"_(L(?P<lease>\d+)(-(?P<pid>\d+))?|(?P<program>\d+))\.db"
 )
+_COUNTS = ("counter_", "histogram_", "summary_")
+"""What files begin with whose numbers only grow."""
 _SWEEP_ABOVE = 64
 """Files of forked processes in a directory above which a scrape looks for ended ones."""
 _OURS = ("drumd_", "process_")
@@ -85,14 +90,20 @@ class AppMetrics:
         """Go on counting from before a re-exec."""
         self._skipped = Counter(skipped)
 
-    def collect(self, directories: Mapping[str, Path]) -> list["Metric"]:
-        """Return the families of all pools, by their directories; each sample has its pool.
+    def collect(self, directories: Mapping[str, Sequence[Path]]) -> list["Metric"]:
+        """Return the families of all pools, by the directories of their generations.
 
-        A family that two pools have is one. What cannot be read is skipped and counted.
+        Each sample has its pool. A family that two pools have is one. What cannot be read is
+        skipped and counted, and so is what a generation defines otherwise than the one before it.
         """
         families: dict[str, Metric] = {}
-        for pool, directory in directories.items():
-            for metric in self._read(pool, directory):
+        for pool, generations in directories.items():
+            own: dict[str, Metric] = {}
+            for directory in generations:
+                left_out = join(own, self._read(pool, directory))
+                if left_out:
+                    self._skipped[pool] += left_out
+            for metric in own.values():
                 family = families.setdefault(metric.name, metric)
                 if metric.name.startswith(_OURS) or family.type != metric.type:
                     self._skipped[pool] += 1
@@ -116,6 +127,45 @@ class AppMetrics:
                     file.path.unlink(missing_ok=True)
                 elif (mine and file.pid is not None) or (file.lease is None and file.ended):
                     self._fold(file)
+
+    def end(self, directory: Path, into: Path | None) -> None:
+        """Remove an ended generation's files, after its last worker exited; call it in a thread.
+
+        What it has counted goes on in `into`, where nothing is defined otherwise under its name.
+        """
+        with self._lock:
+            with contextlib.suppress(Exception):  # a file of an app's can hold anything
+                if into is not None:
+                    self._move_counts(directory, into)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    @staticmethod
+    def _move_counts(directory: Path, into: Path) -> None:
+        mapped = _mapped_dict()
+        counts = [
+            (path.name.partition("_")[0], key, value)
+            for path in _databases(directory)
+            if path.name.startswith(_COUNTS) and _size(path)
+            for key, value, _at, _ in mapped.read_all_values_from_file(str(path))
+        ]
+        mine = definitions((kind, key) for kind, key, _ in counts)
+        theirs = definitions(
+            (path.name.partition("_")[0], key)
+            for path in _databases(into)
+            if _size(path)
+            for key, *_ in mapped.read_all_values_from_file(str(path))
+        )
+        for kind in {kind for kind, *_ in counts}:
+            _add_to(
+                into / f"{kind}_{FOLDED}.db",
+                "",
+                [
+                    (key, value, 0.0)
+                    for each, key, value in counts
+                    if each == kind
+                    and theirs.get(family_of(key), mine[family_of(key)]) == mine[family_of(key)]
+                ],
+            )
 
     def _read(self, pool: str, directory: Path) -> Iterable["Metric"]:
         """Merge the files of one directory; leave out those that cannot be read."""
@@ -153,16 +203,12 @@ class AppMetrics:
         # One that cannot be read is lost; keeping it would make each scrape stumble.
         with contextlib.suppress(Exception):
             if keep and _size(file.path):
-                mapped = _mapped_dict()
-                values = list(mapped.read_all_values_from_file(str(file.path)))
-                folded = mapped(str(file.path.with_name(f"{file.kind}_{FOLDED}.db")))
-                try:
-                    known = {key: (value, at) for key, value, at in folded.read_all_values()}
-                    for key, value, at, _ in values:
-                        new = _combined(file.mode, known.get(key), (value, at))
-                        folded.write_value(key, *new)
-                finally:
-                    folded.close()
+                values = _mapped_dict().read_all_values_from_file(str(file.path))
+                _add_to(
+                    file.path.with_name(f"{file.kind}_{FOLDED}.db"),
+                    file.mode,
+                    [(key, value, at) for key, value, at, _ in values],
+                )
         file.path.unlink(missing_ok=True)
 
 
@@ -180,6 +226,18 @@ def _mapped_dict() -> Any:
     from prometheus_client.mmap_dict import MmapedDict  # noqa: PLC0415 - as above
 
     return MmapedDict
+
+
+def _add_to(path: Path, mode: str, values: Iterable[tuple[str, float, float]]) -> None:
+    """Add values and their timestamps, by key, to a file that only the supervisor writes."""
+    folded = _mapped_dict()(str(path))
+    try:
+        known = {key: (value, at) for key, value, at in folded.read_all_values()}
+        for key, value, at in values:
+            known[key] = _combined(mode, known.get(key), (value, at))
+            folded.write_value(key, *known[key])
+    finally:
+        folded.close()
 
 
 def _combined(

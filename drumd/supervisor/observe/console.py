@@ -63,7 +63,7 @@ class ConsoleRenderer:
         return "\n".join(lines)
 
     def _worker_line(self, event: MutableMapping[str, Any]) -> str:
-        who = f"{event['pool']}/{event['slot']}[{event['pid']}]"
+        who = f"{event['pool']}/{event.get('slot', event.get('kind'))}[{event['pid']}]"
         end = " …" if event.get("cut") else ""
         head = self._paint(_DIM, f"{event['stream']:<7} {who:<{_EVENT_WIDTH}}")
         return f"{head} {escape(event['line'])}{end}"

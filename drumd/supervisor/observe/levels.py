@@ -15,10 +15,11 @@ _LEVELS = {
     Happened.WORKER_KILLING: "warning",
     Happened.WORKER_FAILED: "error",
     Happened.WORKER_STRAYS: "warning",
+    Happened.ROLLOUT_ABORTED: "error",
     Happened.OPERATION_FAILED: "error",
 }
 """Events that are not `info`."""
-_EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN})
+_EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN, Cause.ROLLOUT, Cause.RECYCLED})
 """Values of a `worker.exited` fact's `cause` with which it is no warning."""
 _ENDINGS = frozenset({Happened.DAEMON_STOPPING, Happened.DAEMON_STOPPED})
 """Events whose `exit`, where it is there and not 0, tells that nobody asked for the end."""

@@ -81,17 +81,30 @@ class Logs:
         getattr(self._events, level_of(entry))(document.pop("event"), **document)
 
     def log_worker_line(
-        self, *, pool: str, slot: int, gen: int, pid: int, stream: Stream, text: str, cut: bool
+        self,
+        *,
+        pool: str,
+        slot: int | None,
+        gen: int,
+        pid: int,
+        stream: Stream,
+        text: str,
+        cut: bool,
+        kind: str = "slot",
     ) -> None:
-        """Write one line of a worker's output; `cut`: its end was left out for its length."""
+        """Write one line of a worker's output; `cut`: its end was left out for its length.
+
+        One without a slot is known by its `kind` (spare, template) instead.
+        """
         # A line that is a JSON object stays one, so that its fields can be searched, but below a
         # key of its own: it cannot pass for an event of drumd's.
         nested = None if self._console or cut else _nested(text)
         said: dict[str, Any] = {"line": text} if nested is None else {"json": nested}
         if cut:
             said["cut"] = True
+        place: dict[str, int | str] = {"kind": kind} if slot is None else {"slot": slot}
         self._lines.info(
-            "worker.output", pool=pool, slot=slot, gen=gen, pid=pid, stream=stream, **said
+            "worker.output", pool=pool, **place, gen=gen, pid=pid, stream=stream, **said
         )
 
     def write(self, level: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from drumd.wire.records import Record
 
@@ -42,8 +43,8 @@ class PoolNumbers:
     """Sum of all start durations."""
     queues: Mapping[str, int]
     """Connections that wait in accept queues, by listener (address, and slot where it has one)."""
-    metrics_dir: str | None
-    """Where the app's prometheus_client files are."""
+    metrics_dirs: tuple[Path, ...]
+    """Where the app's prometheus_client files are, by generation; the one that counts first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -10,23 +11,26 @@ from drumd.supervisor.core.events import (
     BecameReady,
     BeganLeaving,
     Drained,
+    Event,
     Exited,
     LostContact,
     ReportedFailure,
 )
 from drumd.supervisor.core.facts import Fact, Happened
+from drumd.supervisor.core.model import Kind
 from drumd.supervisor.fds import Fd
 from drumd.supervisor.pool.crew import Crew
+from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.kept import KeptHandle
 from drumd.supervisor.pool.surroundings import Surroundings
+from drumd.supervisor.pool.watching import record_of
 from drumd.supervisor.processes.control import ControlEnd
 from drumd.supervisor.processes.marks import sweep
 from drumd.supervisor.processes.pipes import KeptPipe, Line, LinePipe
 from drumd.supervisor.processes.status import ExitStatus, signal_name
 from drumd.wire import messages
-from drumd.wire.messages import MessageError, WorkerMessage
-from drumd.wire.records import read_record
+from drumd.wire.messages import Forked, ForkFailed, MessageError, WorkerMessage
 
 STACKS_QUIET = 0.2
 """Seconds after its first line in which the rest of a stack dump comes."""
@@ -39,21 +43,34 @@ FOREIGN_SIGNALS = frozenset(
 """What people and programs send on purpose; the others are a process's own doing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Who is told what the care does not settle itself."""
+
+    ready: Callable[[Handle], bool]
+    """A worker could serve; False: it is not to be called ready yet."""
+    forked: Callable[[Forked | ForkFailed], None]
+    """What a template answers."""
+    ended: Callable[[Handle, str], None]
+    """A process has ended, in words how; it is in the crew no more."""
+
+
 class Care:
-    """Listens to one pool's workers, and turns what happens to them into events.
+    """Listens to one pool's workers, and turns what happens to them into events."""
 
-    `on_loaded(event_loop)` is called for each worker that has loaded its app, before the owner
-    hears that it is ready.
-    """
-
-    def __init__(self, crew: Crew, around: Surroundings, on_loaded: Callable[[bool], None]) -> None:
+    def __init__(
+        self, crew: Crew, generations: Generations, around: Surroundings, heard: Heard
+    ) -> None:
         self._crew = crew
+        self._generations = generations
         self._around = around
-        self._on_loaded = on_loaded
+        self._hear = heard
 
     def begin(self, handle: Handle) -> None:
         """Take over a worker that was just started, in the same step of the loop."""
         self._watch(handle)
+        self._crew.handles[handle.attempt] = handle
+        self._crew.pids[handle.attempt] = handle.pid
         self._converse(handle)
         handle.pipes = self._readers(
             handle, [KeptPipe(Fd(fd)) for fd in handle.child.detach_pipes()]
@@ -61,6 +78,7 @@ class Care:
 
     def resume(self, handle: Handle, kept: KeptHandle) -> None:
         """Go on with a worker that was started before a re-exec; nothing is read yet."""
+        self._crew.handles[handle.attempt] = handle
         if kept.control is not None:
             self._converse(handle).resume(kept.control.queue)
         handle.pipes = self._readers(handle, kept.pipes)
@@ -96,6 +114,16 @@ class Care:
             for pipe, taker in zip(pipes, takers, strict=True)
         ]
 
+    def dispatch(self, handle: Handle) -> None:
+        """End a worker that was just started and that nobody wants any more."""
+        self._around.exits.watch(handle.pid, lambda _pid, _status: self._dispatched(handle))
+        handle.child.signal_group(signal.SIGKILL)
+        handle.child.signal(signal.SIGKILL)  # before it has made a group of its own
+
+    def _dispatched(self, handle: Handle) -> None:
+        handle.child.close()
+        self._clear_away_soon(handle)
+
     # --- what it says ---------------------------------------------------------------------------
 
     def _heard(self, handle: Handle, message: WorkerMessage) -> None:
@@ -104,20 +132,27 @@ class Care:
             case messages.Loaded():
                 self._loaded(handle, message)
             case messages.Ready():
-                self._post(BecameReady(attempt=attempt))
+                handle.handover = message.handover
+                if self._hear.ready(handle):
+                    self._post(BecameReady(attempt=attempt))
             case messages.Accepting():
                 handle.acknowledged = message.epoch
             case messages.Leaving():
                 self._post(BeganLeaving(attempt=attempt, signal=signal_name(message.signal)))
             case messages.Drained():
+                self._crew.tally.handed += message.handed
                 self._post(Drained(attempt=attempt))
             case messages.Failed():
                 handle.explained = True
                 self._post(ReportedFailure(attempt=attempt, error=message.error))
+            case messages.Forked() | messages.ForkFailed():
+                self._hear.forked(message)
 
     def _loaded(self, handle: Handle, message: messages.Loaded) -> None:
-        self._crew.runtime = message.runtime
-        self._on_loaded(message.event_loop)
+        generation = self._generations.get(handle.generation)
+        if generation is not None:
+            generation.runtime = message.runtime
+            generation.event_loop = message.event_loop
         self._tell(
             handle,
             Happened.WORKER_LOADED,
@@ -137,7 +172,8 @@ class Care:
                 handle.last_lines.append(line.text)
             self._around.logs.log_worker_line(
                 pool=self._crew.pool,
-                slot=handle.slot,
+                kind=handle.kind.value,
+                slot=handle.numbered,
                 gen=handle.generation,
                 pid=handle.pid,
                 stream=stream,
@@ -169,7 +205,7 @@ class Care:
         self._tell_stacks(handle)
         if not handle.explained:
             self._quote(handle)
-        record = read_record(self._around.board, handle.lease)
+        record = record_of(self._around.board, handle)
         self._crew.tally.fold(record)
         self._crew.last_words = list(handle.last_lines)
         del self._crew.handles[handle.attempt]
@@ -178,23 +214,25 @@ class Care:
         description = status.describe()
         if oom:
             description += " (probably by the kernel, out of memory)"
+        self._hear.ended(handle, description)
         self._post(
             Exited(
                 attempt=handle.attempt,
                 description=description,
                 foreign_signal=status.signal in FOREIGN_SIGNALS and not oom,
-                answered=record.finished > 0,
+                answered=record.finished > handle.probed,
             )
         )
-        task = self._around.loop.create_task(self._clear_away(handle))
-        self._around.background.add(task)
-        task.add_done_callback(self._around.background.discard)
+        self._clear_away_soon(handle)
 
     def _quote(self, handle: Handle) -> None:
         """Take the reason of its exit from its stderr: its app may have closed the socket."""
         said = next((line for line in reversed(handle.last_lines) if line.startswith(OWN)), "")
         if said:
             self._post(ReportedFailure(attempt=handle.attempt, error=said.removeprefix(OWN)))
+
+    def _clear_away_soon(self, handle: Handle) -> None:
+        self._around.in_background(self._clear_away(handle))
 
     async def _clear_away(self, handle: Handle) -> None:
         """End what the worker left in other sessions; then its lease is free."""
@@ -206,27 +244,27 @@ class Care:
         if left:
             pids = ", ".join(map(str, left))
             self._tell(handle, Happened.WORKER_STRAYS, f"it left processes behind: killed {pids}")
-        if self._crew.metrics_dir is not None:
-            await asyncio.to_thread(around.app_metrics.retire, self._crew.metrics_dir, handle.lease)
+        if handle.lease is None:
+            return
+        if handle.metrics_dir is not None:
+            await asyncio.to_thread(around.app_metrics.retire, handle.metrics_dir, handle.lease)
         around.leases.give_back(handle.lease)
 
     # --- to the owner ---------------------------------------------------------------------------
 
-    def _post(
-        self,
-        event: BecameReady | BeganLeaving | Drained | Exited | LostContact | ReportedFailure,
-    ) -> None:
+    def _post(self, event: Event) -> None:
         self._around.post(self._crew.pool, event)
 
     def _tell(self, handle: Handle, event: Happened, reason: str) -> None:
+        kind = {} if handle.kind is Kind.SLOT else {"kind": handle.kind.value}
         self._around.tell(
             Fact(
                 event=event,
                 reason=reason,
                 pool=self._crew.pool,
-                slot=handle.slot,
+                slot=handle.numbered,
                 generation=handle.generation,
                 attempt=handle.attempt,
-                extra={"pid": handle.pid},
+                extra={"pid": handle.pid, **kind},
             )
         )

@@ -1,8 +1,8 @@
-"""The crew: a pool's worker processes as the supervisor holds them, and what they add up to."""
+"""The crew: a pool's processes as the supervisor holds them, and what they add up to."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from drumd.supervisor.core.model import Pool
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.tally import Tally
 
@@ -12,8 +12,6 @@ class Crew:
     """One pool's handles, by attempt, and what outlives each of them."""
 
     pool: str
-    metrics_dir: Path | None
-    """Where the app's prometheus_client files are; None: its metrics stay its own."""
     runtime: str = ""
     """What serves in the workers; "" until the first one has looked at its app."""
     handles: dict[int, Handle] = field(default_factory=dict)
@@ -22,3 +20,10 @@ class Crew:
     tally: Tally = field(default_factory=Tally)
     last_words: list[str] = field(default_factory=list)
     """The last lines that the worker which ended last had written to its stderr."""
+
+    def assign(self, pool: Pool) -> None:
+        """Have each handle know the place that its worker has now: a spare may have got a slot."""
+        for attempt, handle in self.handles.items():
+            worker = pool.workers.get(attempt)
+            if worker is not None:
+                handle.kind, handle.slot = worker.kind, worker.slot

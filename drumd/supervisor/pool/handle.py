@@ -2,7 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from drumd.supervisor.core.model import Kind
 from drumd.supervisor.health.watch import Pulse
 from drumd.supervisor.processes.cgroup import WorkerCgroup
 from drumd.supervisor.processes.control import ControlEnd
@@ -15,13 +17,20 @@ LAST_LINES = 20
 
 @dataclass(slots=True, kw_only=True)
 class Handle:
-    """What the supervisor holds of a worker: its ends of socket and pipes, and what it was told."""
+    """What the supervisor holds of a worker: its ends of socket and pipes, and what it was told.
+
+    A template's is of the same kind; it has no lease.
+    """
 
     attempt: int
+    kind: Kind = Kind.SLOT
     slot: int
+    """The number of its place, as `core.model.Worker.slot`; changes when a spare gets a slot."""
     generation: int
-    lease: int
+    lease: int | None
     child: Child
+    metrics_dir: Path | None = None
+    """Of its generation, which may be forgotten when its files are settled."""
     cgroup: WorkerCgroup | None = None
     control: ControlEnd | None = None
     pipes: list[LinePipe | None] = field(default_factory=list)
@@ -31,14 +40,25 @@ class Handle:
     """It has said over its control socket why it cannot go on."""
     stacks: list[str] = field(default_factory=list)
     """Lines of a stack dump that is still coming in."""
+    handover: bool = False
+    """It can give idle connections to another worker, and take them from one."""
     epoch: int = 0
     acknowledged: int = 0
     """The latest epoch that the worker has told to have in effect."""
     told: frozenset[int] | None = None
     """Ids of the listeners that it was last told to accept from."""
     pulse: Pulse | None = None
+    probed: int = 0
+    """Requests that drumd itself has sent to it."""
+    private: int | None = None
+    """Bytes of memory that are its alone, when it was last measured."""
 
     @property
     def pid(self) -> int:
         """The worker's process id."""
         return self.child.pid
+
+    @property
+    def numbered(self) -> int | None:
+        """The slot's number, where it is in one: a spare and a template are not."""
+        return self.slot if self.kind is Kind.SLOT else None

@@ -1,30 +1,29 @@
 """The hands of one pool: they carry out what was decided, and bring sockets in line with it."""
 
 import signal
-import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.actions import Action, Drain, DumpStacks, Kill, Spawn, Terminate
-from drumd.supervisor.core.events import Event, Hung, Recovered, SpawnFailed, Stalled
-from drumd.supervisor.core.model import Pool, Worker, WorkerState
-from drumd.supervisor.core.views import acceptors, steering
-from drumd.supervisor.health.watch import AwakeClock, Pulse, feel, judge
-from drumd.supervisor.pool.care import Care
+from drumd.supervisor.core.events import Event
+from drumd.supervisor.core.model import Kind, Pool
+from drumd.supervisor.pool.care import Care, Heard
 from drumd.supervisor.pool.crew import Crew
+from drumd.supervisor.pool.doors import Doors
+from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.handovers import Handovers
 from drumd.supervisor.pool.kept import KeptCrew, KeptHands, resumed_handle
-from drumd.supervisor.pool.leases import NoLeaseError
-from drumd.supervisor.pool.specs import limits, worker_spec
+from drumd.supervisor.pool.load import LoadGauge
+from drumd.supervisor.pool.memory import MemoryGauge
+from drumd.supervisor.pool.probes import Probes
+from drumd.supervisor.pool.recycling import Recycling
+from drumd.supervisor.pool.starts import Starts
 from drumd.supervisor.pool.surroundings import Surroundings
-from drumd.supervisor.processes.cgroup import CgroupError
-from drumd.supervisor.processes.spawn import SpawnError, spawn
+from drumd.supervisor.pool.watching import Watch
 from drumd.supervisor.sockets.binding import Listeners
-from drumd.supervisor.sockets.errors import ListenError
-from drumd.wire import messages
-from drumd.wire.messages import MAX_LISTENERS
-from drumd.wire.records import read_record
+from drumd.wire.address import Address
+from drumd.wire.messages import Forked, ForkFailed
 from drumd.wire.spec import STACKS_SIGNAL
 
 
@@ -32,253 +31,161 @@ class Hands:
     """One pool's processes and sockets. What they learn goes to the owner as events."""
 
     def __init__(
-        self,
-        name: str,
-        settings: PoolSettings,
-        listeners: Listeners,
-        around: Surroundings,
-        metrics_dir: Path | None,
+        self, name: str, begin: PoolSettings | KeptHands, listeners: Listeners, around: Surroundings
     ) -> None:
-        self.crew = Crew(
-            pool=name,
-            metrics_dir=metrics_dir,
-            runtime="" if settings.runtime == "auto" else str(settings.runtime),
-        )
-        self.listeners = listeners
-        self._name = name
-        self._settings = settings
-        self._around = around
-        self._care = Care(self.crew, around, self._balance)
-        self._limits = limits(settings)
-        self._clock = AwakeClock(around.look_interval, time.monotonic())
-        # A `current` symlink pins a release: resolved once for all workers of the generation.
-        self._app_dir = Path(settings.app_dir).resolve()
-        self._environ = {**around.environ, **settings.environment}
-        self._balanced = False
-        self._quiet: set[int] = set()
-        """Slots whose listeners nobody waits at any more: to be released by all, then dropped."""
+        """Begin with the settings of the first generation, or with what a re-exec has kept.
 
-    # --- over a re-exec -------------------------------------------------------------------------
+        Raise OSError or `ValidationError` when that cannot be gone on with; nothing is read,
+        written or sent before the loop runs.
+        """
+        self.listeners = listeners
+        self.generations = Generations(name, around)
+        self.crew = Crew(pool=name)
+        self._around = around
+        self._doors = Doors(self.crew, self.generations, listeners, self._notice)
+        self._probes = Probes(name, self.generations, around)
+        heard = Heard(ready=self._ready, forked=self._forked, ended=self._ended)
+        self._care = Care(self.crew, self.generations, around, heard)
+        self._starts = Starts(self.crew, self.generations, around, self._care)
+        self._handovers = Handovers(self.crew, self._notice)
+        self._watch = Watch(self.crew, self.generations, around.board, around.look_interval)
+        self._recycling = Recycling(self.crew, self.generations, around.board)
+        self._memory = MemoryGauge(self.crew, self.generations, around)
+        self._load = LoadGauge(self.crew, around.board, lambda: sum(self.queue_depths().values()))
+        if isinstance(begin, KeptHands):
+            self._resume(begin)
+        else:
+            self.crew.runtime = self.generations[self.prepare(begin)].runtime
+
+    # --- what the owner calls -------------------------------------------------------------------
+
+    def perform(self, action: Action) -> None:
+        """Carry out an action; what goes wrong comes back as an event."""
+        match action:
+            case Spawn():
+                self._starts.begin(action)
+            case Drain():
+                self._handovers.order(action)  # `project` knows to whom its connections go
+            case DumpStacks() | Terminate() | Kill():
+                handle = self.crew.handles.get(action.attempt)
+                if handle is None:
+                    self._starts.call_off(action.attempt)
+                else:
+                    _signal(handle, action)
+
+    def project(self, pool: Pool) -> None:
+        """Bring what the workers were told, and the listeners, in line with the pool's state."""
+        self.crew.assign(pool)
+        generation = self.generations.get(pool.generation)
+        if generation is not None and generation.runtime:
+            self.crew.runtime = generation.runtime
+        self._doors.project(pool)
+        self._handovers.project(pool)
+        self._probes.project(pool)
+        self._memory.project(pool)
+        self.generations.drop_unneeded(pool)
+
+    def look(self, pool: Pool, now: float) -> Iterable[Event]:
+        """Look at the ready workers' instruments; return what is to be decided about them."""
+        self._doors.look(pool)
+        self._memory.look(now)
+        events: list[Event] = [*self._watch.look(pool, now), *self._recycling.look(pool, now)]
+        load = self._load.look(pool, now)
+        return events if load is None else [*events, load]
+
+    # --- what the office calls ------------------------------------------------------------------
+
+    def prepare(self, settings: PoolSettings) -> int:
+        """Take up what a new generation's workers are made of; return its number."""
+        return self.generations.prepare(settings)
+
+    def reconfigure(self, settings: PoolSettings) -> None:
+        """Have all generations follow what takes effect without new workers."""
+        self.generations.reconfigure(settings)
+
+    def rebind(self, addresses: Sequence[Address], *, backlog: int) -> None:
+        """Listen on `addresses` and no others; raise `ListenError`, and then all is as before."""
+        self._doors.rebind(addresses, backlog=backlog)
+
+    async def measure(self, *, template: bool = False) -> None:
+        """Have the owner know how many more workers fit, before it is asked for some.
+
+        `template`: a new template is started first, and takes some of the room.
+        """
+        await self._memory.measure(template=template)
+
+    def retired_is_quiet(self, slot: int) -> None:
+        """Nobody waits at a retiring slot's listeners: they are dropped once all released them."""
+        self._doors.retired_is_quiet(slot)
+
+    def queue_depths(self) -> dict[str, int]:
+        """Return how many connections wait at each listener, where the kernel tells."""
+        return self._doors.queue_depths()
+
+    def close(self) -> None:
+        """Begin nothing any more: the pool is gone, or the daemon ends."""
+        self._probes.close()
+        self._memory.close()
+
+    # --- over a re-exec ---------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing goes on that an exec would tear."""
+        return self._starts.settled
 
     def keep(self) -> KeptHands:
-        """Return what `resume` needs; nothing changes by it."""
+        """Return what is needed to go on; nothing changes by it."""
         return KeptHands(
             crew=KeptCrew.of(self.crew),
-            app_dir=str(self._app_dir),
-            balanced=self._balanced,
-            quiet=frozenset(self._quiet),
-            awake=self._clock.awake,
+            generations=self.generations.keep(),
+            doors=self._doors.keep(),
+            handovers=self._handovers.keep(),
+            probes=self._probes.keep(),
+            shares=self._recycling.keep(),
+            awake=self._watch.awake,
         )
 
-    def resume(self, kept: KeptHands) -> None:
-        """Go on with the workers that were started before a re-exec; raise OSError."""
+    def _resume(self, kept: KeptHands) -> None:
         crew = kept.crew
+        self.generations.resume(kept.generations)
         self.crew.runtime = crew.runtime
         self.crew.pids = dict(crew.pids)
         self.crew.tally.resume(crew.tally)
         self.crew.last_words = list(crew.last_words)
-        self.crew.metrics_dir = None if crew.metrics_dir is None else Path(crew.metrics_dir)
-        self._app_dir = Path(kept.app_dir)
-        self._balanced = kept.balanced
-        self._quiet = set(kept.quiet)
-        self._clock = AwakeClock(self._around.look_interval, time.monotonic(), kept.awake)
         for worker in crew.handles:
-            handle = resumed_handle(worker)
-            self.crew.handles[worker.attempt] = handle
-            self._care.resume(handle, worker)
+            self._care.resume(resumed_handle(worker), worker)
+        self._doors.resume(kept.doors)
+        self._handovers.resume(kept.handovers)
+        self._probes.resume(kept.probes, self.crew.handles.values())
+        self._recycling.resume(kept.shares)
+        self._watch.resume(kept.awake)
 
-    # --- actions --------------------------------------------------------------------------------
+    # --- what the care hears --------------------------------------------------------------------
 
-    def perform(self, action: Action) -> None:
-        """Carry out an action; what goes wrong comes back as an event."""
-        if isinstance(action, Spawn):
-            self._spawn(action)
-            return
-        handle = self.crew.handles.get(getattr(action, "attempt", -1))
-        if handle is None:
-            return
-        match action:
-            case Drain():
-                if handle.control is not None:
-                    handle.control.send(
-                        messages.Drain(deadline=action.deadline, linger=action.linger)
-                    )
-            case DumpStacks():
-                handle.child.signal(STACKS_SIGNAL)
-            case Terminate():
-                handle.child.signal_group(signal.SIGTERM)
-            case Kill():
-                handle.child.signal_group(signal.SIGKILL)
-                if handle.cgroup is not None:
-                    handle.cgroup.kill()
+    def _ready(self, handle: Handle) -> bool:
+        if handle.kind is Kind.TEMPLATE or not self._probes.wanted(handle):
+            return True
+        self._probes.begin(handle)
+        return False
 
-    def _spawn(self, action: Spawn) -> None:
-        try:
-            handle = self._start(action)
-        except (NoLeaseError, SpawnError) as error:
-            self._around.post(self._name, SpawnFailed(attempt=action.attempt, error=str(error)))
-            return
-        self.crew.handles[action.attempt] = handle
-        self.crew.pids[action.attempt] = handle.pid
-        self._care.begin(handle)
+    def _forked(self, message: Forked | ForkFailed) -> None:
+        self._starts.answered(message)
 
-    def _start(self, action: Spawn) -> Handle:
-        around = self._around
-        lease = around.leases.take()
-        around.board.clear(lease)
-        cgroup = None
-        if around.cgroup is not None:
-            try:
-                cgroup = around.cgroup.create(self._name, action.attempt)
-            except CgroupError as error:
-                self._notice(str(error))
-        try:
-            child = spawn(
-                lambda fds: worker_spec(
-                    self._settings,
-                    self._name,
-                    action,
-                    lease=lease,
-                    supervisor_pid=around.supervisor_pid,
-                    app_dir=self._app_dir,
-                    metrics_dir=self.crew.metrics_dir,
-                    cgroup_procs=None if cgroup is None else cgroup.procs_path,
-                    fds=fds,
-                ),
-                instance=around.instance,
-                scoreboard=around.board.fd,
-                environ=self._environ,
-            )
-        except SpawnError:
-            around.leases.give_back(lease)
-            if cgroup is not None:
-                cgroup.remove(around.loop)
-            raise
-        for note in child.notes:
-            self._notice(note)
-        return Handle(
-            attempt=action.attempt,
-            slot=action.slot,
-            generation=action.generation,
-            lease=lease,
-            child=child,
-            cgroup=cgroup,
-        )
-
-    # --- sockets --------------------------------------------------------------------------------
-
-    def _balance(self, event_loop: bool) -> None:  # noqa: FBT001 - a callback's only argument
-        """Settle who accepts from where, once the first worker has told what serves in it.
-
-        The owner has not heard yet that any worker is ready, so nobody accepts before this.
-        """
-        if self._balanced:
-            return
-        self._balanced = True
-        wanted = self._settings.balance
-        if wanted == "auto":
-            wanted = "per-slot" if event_loop else "shared"
-        self.listeners.set_balance(wanted, slots=1)  # `project` adds those of the other slots
-        self._tell_notes()
-
-    def project(self, pool: Pool) -> None:
-        """Bring listeners, accept sets and steering in line with the pool's state."""
-        own = self.listeners.slots
-        missing = set(range(pool.size)) - own - {0}
-        if self._balanced and self.listeners.balance == "per-slot":
-            if missing or self.listeners.retiring & set(range(pool.size)):
-                self._grow(pool.size)
-            for slot in own - set(range(max(1, len(pool.slots)))) - self.listeners.retiring:
-                self.listeners.retire(slot)
-        self._quiet &= self.listeners.retiring
-        queues = self.listeners.slots - self._quiet
-        for attempt, slots in acceptors(pool, queues).items():
-            handle = self.crew.handles.get(attempt)
-            if handle is not None:
-                self._tell_accept(handle, slots)
-        self.listeners.steer(steering(pool, queues - self.listeners.retiring))
-
-    def retired_is_quiet(self, slot: int) -> None:
-        """Nobody waits at a retiring slot's listeners: they are dropped once all released them."""
-        self._quiet.add(slot)
-
-    def queue_depths(self) -> dict[str, int]:
-        """Return how many connections wait at each listener, where the kernel tells."""
-        depths = {}
-        for listener, label in self.listeners.labels().items():
-            depth = self.listeners.depth(listener)
-            if depth is not None:
-                depths[label] = depth
-        return depths
-
-    def _grow(self, size: int) -> None:
-        try:
-            self.listeners.ensure_slots(size)
-        except ListenError as error:
-            self._notice(str(error))
-        self._tell_notes()
-
-    def _tell_accept(self, handle: Handle, slots: frozenset[int]) -> None:
-        ids = [*self.listeners.shared_ids()]
-        for slot in sorted(slots, key=lambda slot: (slot != handle.slot, slot)):
-            ids += self.listeners.ids_for(slot)
-        ids = ids[:MAX_LISTENERS]
-        if handle.told == frozenset(ids) or handle.control is None:
-            return
-        handle.told = frozenset(ids)
-        handle.epoch += 1
-        handle.control.send(
-            messages.Accept(epoch=handle.epoch, listeners=tuple(ids)), self.listeners.fds(ids)
-        )
-
-    def _drop_quiet(self) -> None:
-        """Close retired listeners that no worker holds any more."""
-        if self._quiet and all(
-            handle.told is None or handle.acknowledged == handle.epoch
-            for handle in self.crew.handles.values()
-        ):
-            for slot in list(self._quiet):
-                self.listeners.drop(slot)
-            self._quiet.clear()
-
-    # --- health ---------------------------------------------------------------------------------
-
-    def look(self, pool: Pool, now: float) -> Iterable[Event]:
-        """Judge the heartbeats of the ready workers."""
-        self._drop_quiet()
-        awake = self._clock.look(now)
-        events = []
-        for attempt, handle in self.crew.handles.items():
-            worker = pool.workers.get(attempt)
-            if worker is not None and worker.state is WorkerState.READY:
-                event = self._judge(handle, worker, now, awake)
-                if event is not None:
-                    events.append(event)
-        return events
-
-    def _judge(self, handle: Handle, worker: Worker, now: float, awake: float) -> Event | None:
-        record = read_record(self._around.board, handle.lease)
-        if handle.pulse is None:
-            # It has just become ready: its lateness counts from here.
-            handle.pulse = Pulse(record.beat_ns, awake)
-        handle.pulse = feel(
-            handle.pulse, record, now=now, awake=awake, interval=self._clock.interval
-        )
-        verdict = judge(handle.pulse, record, self._limits, now=now, awake=awake)
-        if verdict.hung:
-            return Hung(attempt=worker.attempt, why=verdict.hung)
-        if verdict.stalled and not worker.stalled:
-            return Stalled(attempt=worker.attempt, late=verdict.late, busy=verdict.busy)
-        if worker.stalled and not verdict.stalled:
-            return Recovered(attempt=worker.attempt)
-        return None
-
-    # --- notices --------------------------------------------------------------------------------
+    def _ended(self, handle: Handle, how: str) -> None:
+        self._starts.ended(handle, how)
 
     def _notice(self, text: str) -> None:
-        self._around.notice(self._name, text)
+        self._around.notice(self.crew.pool, text)
 
-    def _tell_notes(self) -> None:
-        notes, self.listeners.notes = self.listeners.notes, []
-        for note in notes:
-            self._notice(note)
+
+def _signal(handle: Handle, action: DumpStacks | Terminate | Kill) -> None:
+    match action:
+        case DumpStacks():
+            handle.child.signal(STACKS_SIGNAL)
+        case Terminate():
+            handle.child.signal_group(signal.SIGTERM)
+        case Kill():
+            handle.child.signal_group(signal.SIGKILL)
+            if handle.cgroup is not None:
+                handle.cgroup.kill()

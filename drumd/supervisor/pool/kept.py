@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumd.supervisor.core.model import Kind
 from drumd.supervisor.health.watch import Pulse
 from drumd.supervisor.pool.crew import Crew
+from drumd.supervisor.pool.doors import KeptDoors
+from drumd.supervisor.pool.generations import KeptGenerations
 from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.handovers import KeptHandovers
+from drumd.supervisor.pool.probes import KeptProbes
+from drumd.supervisor.pool.recycling import KeptShare
 from drumd.supervisor.pool.tally import KeptTally
 from drumd.supervisor.processes.cgroup import WorkerCgroup
 from drumd.supervisor.processes.control import KeptControl
@@ -21,42 +27,52 @@ class KeptHandle:
     """A worker: its process goes on, and hears of nothing."""
 
     attempt: int
+    kind: Kind = Kind.SLOT
     slot: int
     generation: int
-    lease: int
+    lease: int | None
     pid: int
     control: KeptControl | None
     """None when the worker has closed its end."""
     pipes: tuple[KeptPipe | None, ...]
     """stdout, stderr, stacks; None for one that has ended."""
+    metrics_dir: str | None = None
     cgroup: str | None = None
     last_lines: tuple[str, ...] = ()
     explained: bool = False
     stacks: tuple[str, ...] = ()
+    handover: bool = False
     epoch: int = 0
     acknowledged: int = 0
     told: frozenset[int] | None = None
     pulse: Pulse | None = None
+    probed: int = 0
+    private: int | None = None
 
     @classmethod
     def of(cls, handle: Handle) -> "KeptHandle":
         """Return what `resumed_handle` needs."""
         return cls(
             attempt=handle.attempt,
+            kind=handle.kind,
             slot=handle.slot,
             generation=handle.generation,
             lease=handle.lease,
             pid=handle.pid,
             control=None if handle.control is None else handle.control.keep(),
             pipes=tuple(None if pipe is None else pipe.keep() for pipe in handle.pipes),
-            cgroup=None if handle.cgroup is None else str(handle.cgroup.path),
+            metrics_dir=_text(handle.metrics_dir),
+            cgroup=_text(None if handle.cgroup is None else handle.cgroup.path),
             last_lines=tuple(handle.last_lines),
             explained=handle.explained,
             stacks=tuple(handle.stacks),
+            handover=handle.handover,
             epoch=handle.epoch,
             acknowledged=handle.acknowledged,
             told=handle.told,
             pulse=handle.pulse,
+            probed=handle.probed,
+            private=handle.private,
         )
 
 
@@ -69,7 +85,6 @@ class KeptCrew:
     pids: Mapping[int, int]
     tally: KeptTally
     last_words: tuple[str, ...]
-    metrics_dir: str | None
 
     @classmethod
     def of(cls, crew: Crew) -> "KeptCrew":
@@ -80,7 +95,6 @@ class KeptCrew:
             pids=dict(crew.pids),
             tally=crew.tally.keep(),
             last_words=tuple(crew.last_words),
-            metrics_dir=None if crew.metrics_dir is None else str(crew.metrics_dir),
         )
 
 
@@ -89,9 +103,11 @@ class KeptHands:
     """A pool's hands; its listeners are among the daemon's holdings."""
 
     crew: KeptCrew
-    app_dir: str
-    balanced: bool
-    quiet: frozenset[int]
+    generations: KeptGenerations
+    doors: KeptDoors
+    handovers: KeptHandovers
+    probes: KeptProbes
+    shares: Mapping[int, KeptShare]
     awake: float
     """Seconds that the supervisor has run, as its pulses count them."""
 
@@ -113,17 +129,26 @@ def resumed_handle(kept: KeptHandle) -> Handle:
         control = socket.socket(fileno=kept.control.fd)
     handle = Handle(
         attempt=kept.attempt,
+        kind=kept.kind,
         slot=kept.slot,
         generation=kept.generation,
         lease=kept.lease,
         child=Child(pid=kept.pid, pidfd=pidfd, control=control, stdout=-1, stderr=-1, stacks=-1),
+        metrics_dir=None if kept.metrics_dir is None else Path(kept.metrics_dir),
         cgroup=None if kept.cgroup is None else WorkerCgroup(Path(kept.cgroup)),
         explained=kept.explained,
         stacks=list(kept.stacks),
+        handover=kept.handover,
         epoch=kept.epoch,
         acknowledged=kept.acknowledged,
         told=kept.told,
         pulse=kept.pulse,
+        probed=kept.probed,
+        private=kept.private,
     )
     handle.last_lines.extend(kept.last_lines)
     return handle
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,10 +1,14 @@
 """From settings to what the core, the watch and the workers are given."""
 
 from pathlib import Path
+from typing import TypeVar
 
+from drumd.config.effects import Effect, effect_of
+from drumd.config.kinds import WorkerRange
+from drumd.config.sections import Section
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.actions import Spawn
-from drumd.supervisor.core.model import Policy
+from drumd.supervisor.core.model import Kind, Policy, Scaling, Tight
 from drumd.supervisor.health.watch import Limits
 from drumd.wire.spec import WorkerFds, WorkerSpec
 
@@ -25,6 +29,28 @@ def policy(settings: PoolSettings) -> Policy:
         retry_after=restart.retry_after,
         exit_on_exhausted=restart.on_exhausted == "exit",
         essential=settings.essential,
+        max_surge=settings.rollout.max_surge,
+        max_unavailable=settings.rollout.max_unavailable,
+        tight=Tight(settings.rollout.memory),
+        spares=settings.spares,
+        scaling=scaling(settings),
+    )
+
+
+def scaling(settings: PoolSettings) -> Scaling | None:
+    """Return when the pool grows and shrinks by itself; None for one of a fixed size."""
+    if not isinstance(settings.workers, WorkerRange):
+        return None
+    scale = settings.scale
+    return Scaling(
+        least=settings.workers.least,
+        most=settings.workers.most,
+        up_at=scale.up_at,
+        down_at=scale.down_at,
+        queue=scale.queue,
+        up_after=scale.up_after,
+        down_after=scale.down_after,
+        cooldown=scale.cooldown,
     )
 
 
@@ -35,6 +61,21 @@ def limits(settings: PoolSettings) -> Limits:
         hang_timeout=settings.health.hang_timeout,
         request_timeout=settings.health.request_timeout,
     )
+
+
+S = TypeVar("S", bound=Section)
+
+
+def with_live(running: S, wanted: S) -> S:
+    """Return `running` with those of the `wanted` values that take no new workers to come true."""
+    changes: dict[str, object] = {}
+    for name, known in type(running).model_fields.items():
+        before, after = getattr(running, name), getattr(wanted, name)
+        if isinstance(before, Section) and isinstance(after, Section):
+            changes[name] = with_live(before, after)
+        elif effect_of(known) in (Effect.LIVE, Effect.SOCKETS):
+            changes[name] = after
+    return running.model_copy(update=changes)
 
 
 def worker_spec(
@@ -49,8 +90,9 @@ def worker_spec(
     cgroup_procs: str | None,
     fds: WorkerFds,
 ) -> WorkerSpec:
-    """Return the document that the worker process is started with."""
+    """Return the document that a worker or template is started with, or forked with."""
     return WorkerSpec(
+        role="template" if order.kind is Kind.TEMPLATE else "worker",
         pool=pool,
         slot=order.slot,
         generation=order.generation,
@@ -69,5 +111,7 @@ def worker_spec(
         access_log=settings.access_log,
         metrics_dir=None if metrics_dir is None else str(metrics_dir),
         cgroup_procs=cgroup_procs,
+        before_fork=settings.before_fork,
+        after_fork=settings.after_fork,
         fds=fds,
     )

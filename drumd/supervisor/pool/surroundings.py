@@ -1,13 +1,15 @@
 """What the hands of all pools share."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.logging import Logs
+from drumd.supervisor.observe.metricfiles import MetricFiles
 from drumd.supervisor.pool.leases import Leases
 from drumd.supervisor.processes.cgroup import Delegated
 from drumd.supervisor.processes.exits import Exits
@@ -47,6 +49,7 @@ class Surroundings:
     leases: Leases
     exits: Exits
     logs: Logs
+    files: MetricFiles
     app_metrics: AppMetrics
     environ: Mapping[str, str]
     cgroup: Delegated | None
@@ -56,6 +59,12 @@ class Surroundings:
     out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """Clearing away after workers; awaited before the daemon ends."""
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done beside the loop's other business, before the daemon ends."""
+        task = self.loop.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     def notice(self, pool: str, text: str) -> None:
         """Tell the operator something about `pool` that changes nothing."""

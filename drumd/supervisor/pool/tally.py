@@ -18,6 +18,7 @@ class KeptTally:
     exits: Mapping[str, int]
     start_durations: tuple[int, ...]
     start_seconds: float
+    handed: int = 0
 
 
 class Tally:
@@ -28,6 +29,8 @@ class Tally:
         self.exits: Counter[str] = Counter()
         self.start_durations = [0] * (len(START_BOUNDS) + 1)
         self.start_seconds = 0.0
+        self.handed = 0
+        """Idle connections that drained workers have handed to others."""
 
     def keep(self) -> KeptTally:
         """Return what `resume` needs."""
@@ -37,6 +40,7 @@ class Tally:
             exits=dict(self.exits),
             start_durations=tuple(self.start_durations),
             start_seconds=self.start_seconds,
+            handed=self.handed,
         )
 
     def resume(self, kept: KeptTally) -> None:
@@ -45,6 +49,7 @@ class Tally:
         self.exits = Counter(kept.exits)
         self.start_durations = list(kept.start_durations)
         self.start_seconds = kept.start_seconds
+        self.handed = kept.handed
 
     def fold(self, record: Record) -> None:
         """Add an ended worker's counters; exactly once for each worker."""

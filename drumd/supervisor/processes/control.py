@@ -11,9 +11,11 @@ from drumd.supervisor.fds import Fd
 from drumd.wire.messages import (
     MAX_LISTENERS,
     MAX_PACKET,
+    Fork,
     MessageError,
     Stop,
     SupervisorMessage,
+    TakeOver,
     WorkerMessage,
     decode,
     encode,
@@ -57,7 +59,8 @@ class ControlEnd:
     """A conversation with one worker that never waits for it.
 
     What a worker doesn't read (it is stopped, or stuck in the GIL) is kept: the newest message of
-    each kind, which is all that counts, since an `Accept` is always the whole set.
+    each kind, which is all that counts, since an `Accept` is always the whole set. Only what each
+    stands for something of its own (`TakeOver`, `Fork`) is kept in full.
     """
 
     def __init__(
@@ -113,14 +116,16 @@ class ControlEnd:
     def send(self, message: SupervisorMessage, fds: Sequence[int] = ()) -> None:
         """Send, now or when the worker reads again; nothing happens when it is gone.
 
-        `fds` go with an `Accept`, in its order; they may be closed after the call.
+        `fds` go with the message, in its order; they may be closed after the call.
         """
         if self.closed:
             return
         if len(fds) > MAX_LISTENERS:
             raise ValueError(f"cannot send {len(fds)} fds: {MAX_LISTENERS} fit one packet")
         replaced = [q for q in self._queue if type(q.message) is type(message)]
-        if isinstance(message, Stop):
+        if isinstance(message, TakeOver | Fork):
+            replaced = []
+        elif isinstance(message, Stop):
             replaced = self._queue
         for old in replaced:
             old.drop()

@@ -1,4 +1,4 @@
-"""Spawning: a fresh interpreter for each worker, and the supervisor's end of it."""
+"""Spawning: a fresh interpreter for a worker or a template, and the supervisor's end of it."""
 
 import errno
 import fcntl
@@ -8,11 +8,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drumd.wire.spec import INSTANCE_VARIABLE, SPEC_FD_VARIABLE, WorkerFds, WorkerSpec
+from drumd.wire.spec import INSTANCE_VARIABLE, SPEC_FD_VARIABLE, WorkerFds, WorkerSpec, mark
 
 PIPE_SIZE = 1 << 20
 """Bytes that a worker may log ahead of the supervisor before a print blocks it."""
@@ -96,79 +96,140 @@ def seal_inherited_fds() -> None:
 
 
 def worker_environment(
-    environ: Mapping[str, str], instance: str, pool: str, attempt: int
+    environ: Mapping[str, str], instance: str, spec: WorkerSpec
 ) -> dict[str, str]:
     """Return a worker's environment: the supervisor's, less what is its alone, with the mark."""
     kept = {k: v for k, v in environ.items() if not k.startswith(_OURS_ALONE)}
-    kept[INSTANCE_VARIABLE] = f"{instance}/{pool}/{attempt}"
+    # A template's forks have its environment, as /proc shows it, and put their own mark there.
+    room = spec.role == "template"
+    kept[INSTANCE_VARIABLE] = mark(instance, spec.pool, spec.attempt, room=room)
     kept[SPEC_FD_VARIABLE] = str(_SPEC)
     # A print must reach the log when it happens, not when 8 KiB are full.
     kept.setdefault("PYTHONUNBUFFERED", "1")
     return kept
 
 
+class Ends:
+    """The ends of a socket pair and three pipes: ours, and those for the process to come.
+
+    Ours are non-blocking, all are close-on-exec. Raises OSError, and then none is left open.
+    """
+
+    def __init__(self) -> None:
+        self.theirs = ExitStack()
+        """Closes those for the process to come."""
+        self.notes: list[str] = []
+        self._ours = ExitStack()
+        try:
+            self._control, self.their_control = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET
+            )
+            self._ours.callback(self._control.close)
+            self.theirs.callback(self.their_control.close)
+            self._control.setblocking(False)
+            self._stdout, self.their_stdout = self._pipe(PIPE_SIZE)
+            self._stderr, self.their_stderr = self._pipe(PIPE_SIZE)
+            self._stacks, self.their_stacks = self._pipe(None)
+        except BaseException:
+            self.close()
+            raise
+
+    def child(self, pid: int, pidfd: int) -> Child:
+        """Give our ends to the process that has the others; theirs are closed here."""
+        self.theirs.close()
+        self._ours.pop_all()
+        return Child(
+            pid=pid,
+            pidfd=pidfd,
+            control=self._control,
+            stdout=self._stdout,
+            stderr=self._stderr,
+            stacks=self._stacks,
+            notes=self.notes,
+        )
+
+    def close(self) -> None:
+        """Close all that is not a child's by now."""
+        self._ours.close()
+        self.theirs.close()
+
+    def _pipe(self, size: int | None) -> tuple[int, int]:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        self._ours.callback(os.close, reader)
+        self.theirs.callback(os.close, writer)
+        os.set_blocking(reader, False)
+        if size is not None:
+            try:
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
+            except OSError as error:
+                # EPERM: above fs.pipe-max-size, or the user's budget fs.pipe-user-pages-soft spent
+                smaller = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+                self.notes.append(
+                    f"a log pipe holds {smaller} bytes instead of {size} ({error.strerror}): "
+                    "raise fs.pipe-max-size or fs.pipe-user-pages-soft if output blocks workers"
+                )
+        return reader, writer
+
+
 def spawn(
     make_spec: Callable[[WorkerFds], WorkerSpec],
     *,
     instance: str,
-    scoreboard: int,
+    scoreboard: int | None,
     environ: Mapping[str, str],
     arguments: Sequence[str] = _ARGUMENTS,
 ) -> Child:
-    """Start a worker in a session of its own; raise `SpawnError`, and then nothing is left open.
+    """Start a worker, or a template (`scoreboard` None), in a session of its own.
 
     It inherits the fds of `WorkerFds`, its spec and two pipes, and no other, provided that all fds
     of this process are close-on-exec. Signals are unblocked and at their defaults there. Takes a
     few ms (posix_spawn, which doesn't copy this process). Main thread only: the worker's
-    PR_SET_PDEATHSIG fires when the *thread* that started it ends.
+    PR_SET_PDEATHSIG fires when the *thread* that started it ends. Raises `SpawnError`, and then
+    nothing is left open.
     """
     if threading.current_thread() is not threading.main_thread():
         raise SpawnError("cannot start a worker: not in the main thread")
-    spec = make_spec(WorkerFds(control=_CONTROL, scoreboard=_SCOREBOARD, stacks=_STACKS))
-    what = f"pool={spec.pool} slot={spec.slot} gen={spec.generation}"
-    with ExitStack() as on_failure, ExitStack() as theirs:
+    places = WorkerFds(
+        control=_CONTROL, scoreboard=-1 if scoreboard is None else _SCOREBOARD, stacks=_STACKS
+    )
+    spec = make_spec(places)
+    what = " ".join(spec.title)
+    try:
+        ends = Ends()
+    except OSError as error:
+        raise SpawnError(cannot_start(what, error)) from error
+    with closing(ends):
         try:
-            ours, their_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            on_failure.callback(ours.close)
-            theirs.callback(their_control.close)
-            ours.setblocking(False)
-            notes: list[str] = []
-            pipes = [_pipe(on_failure, theirs, notes, PIPE_SIZE) for _ in range(2)]
-            pipes.append(_pipe(on_failure, theirs, notes, None))
             inherited = {
-                1: pipes[0][1],
-                _STDERR: pipes[1][1],
-                _CONTROL: their_control.fileno(),
-                _SCOREBOARD: scoreboard,
-                _STACKS: pipes[2][1],
-                _SPEC: _document(spec.encode(), theirs),
+                1: ends.their_stdout,
+                _STDERR: ends.their_stderr,
+                _CONTROL: ends.their_control.fileno(),
+                _STACKS: ends.their_stacks,
+                _SPEC: _document(spec.encode(), ends.theirs),
             }
+            if scoreboard is not None:
+                inherited[_SCOREBOARD] = scoreboard
             pid = _start(
-                [*arguments, *what.split()],
-                worker_environment(environ, instance, spec.pool, spec.attempt),
-                inherited,
+                [*arguments, *spec.title], worker_environment(environ, instance, spec), inherited
             )
         except OSError as error:
-            raise SpawnError(
-                f"cannot start a worker of {what}: {error.strerror or error}{_advice(error)}"
-            ) from error
+            raise SpawnError(cannot_start(what, error)) from error
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             os.kill(pid, signal.SIGKILL)  # not reaped yet, so still this process
-            raise SpawnError(
-                f"cannot watch the worker of {what}: {error.strerror}{_advice(error)}"
-            ) from error
-        on_failure.pop_all()
-        return Child(
-            pid=pid,
-            pidfd=pidfd,
-            control=ours,
-            stdout=pipes[0][0],
-            stderr=pipes[1][0],
-            stacks=pipes[2][0],
-            notes=notes,
-        )
+            raise SpawnError(cannot_watch(what, error)) from error
+        return ends.child(pid, pidfd)
+
+
+def cannot_start(what: str, error: OSError) -> str:
+    """Say that a worker (`pool=web slot=2 gen=3`) cannot be started, and what to do."""
+    return f"cannot start a worker of {what}: {error.strerror or error}{_advice(error)}"
+
+
+def cannot_watch(what: str, error: OSError) -> str:
+    """Say that a worker's exit could not be learnt, and what to do."""
+    return f"cannot watch the worker of {what}: {error.strerror or error}{_advice(error)}"
 
 
 def _start(arguments: list[str], environment: dict[str, str], fds: Mapping[int, int]) -> int:
@@ -191,26 +252,6 @@ def _start(arguments: list[str], environment: dict[str, str], fds: Mapping[int, 
             setsigmask=(),
             setsigdef=signals,
         )
-
-
-def _pipe(
-    ours: ExitStack, theirs: ExitStack, notes: list[str], size: int | None
-) -> tuple[int, int]:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    ours.callback(os.close, reader)
-    theirs.callback(os.close, writer)
-    os.set_blocking(reader, False)
-    if size is not None:
-        try:
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
-        except OSError as error:
-            # EPERM: above fs.pipe-max-size, or the user's budget fs.pipe-user-pages-soft is spent
-            smaller = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
-            notes.append(
-                f"a log pipe holds {smaller} bytes instead of {size} ({error.strerror}): "
-                "raise fs.pipe-max-size or fs.pipe-user-pages-soft if output blocks workers"
-            )
-    return reader, writer
 
 
 def _document(content: bytes, theirs: ExitStack) -> int:

@@ -27,6 +27,8 @@ from drumd.supervisor.reexec.program import Program
 
 PATIENCE = 20.0
 """Seconds in which what an exec would tear has to come to an end."""
+AGAIN_AFTER = 0.02
+"""Seconds until another try."""
 TURNS = 3
 """Goes of the loop from a signal's C handler to what was asked for by it: the loop reads its pipe,
 then calls the handler."""
@@ -128,6 +130,7 @@ class Conductor:
                             raise ReexecError(
                                 f"cannot re-exec: for {PATIENCE:g} s {error}; try again later"
                             ) from error
+                await asyncio.sleep(AGAIN_AFTER)
 
     def _exec(self, path: str, errand: Errand, mask: Iterable[int]) -> None:
         """Become the new program; return never, raise `ReexecError` when that cannot be."""

@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from drumd.config.loading import Loaded
+from drumd.config.loading import Loaded, Sources
 from drumd.config.settings import Settings
 from drumd.supervisor.admin.desk import KeptDesk
 from drumd.supervisor.announcer import KeptAnnouncer
@@ -40,12 +41,21 @@ class KeptConfig:
 
     settings: Mapping[str, Any]
     origins: Mapping[str, str]
+    flags: Mapping[str, Any]
+    file: str | None
+    directory: str
 
     @classmethod
     def of(cls, loaded: Loaded) -> "KeptConfig":
         """Return what `load` needs; defaults are left to the program that reads it."""
-        settings = loaded.settings.model_dump(mode="json", exclude_defaults=True)
-        return cls(settings=settings, origins=dict(loaded.origins))
+        sources = loaded.sources
+        return cls(
+            settings=loaded.settings.model_dump(mode="json", exclude_defaults=True),
+            origins=dict(loaded.origins),
+            flags=dict(sources.flags),
+            file=None if sources.config is None else os.fspath(sources.config),
+            directory=str(sources.directory),
+        )
 
     def load(self) -> Loaded:
         """Return the config; raise `ReexecError` when this program takes it for wrong."""
@@ -53,7 +63,13 @@ class KeptConfig:
             settings = Settings.model_validate(dict(self.settings))
         except ValidationError as error:
             raise ReexecError(f"cannot use the config in force: {_said(error)}") from error
-        return Loaded(settings=settings, origins=self.origins, warnings=())
+        sources = Sources(
+            flags=self.flags,
+            environ=dict(os.environ),
+            config=self.file,
+            directory=Path(self.directory),
+        )
+        return Loaded(settings=settings, origins=self.origins, warnings=(), sources=sources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +89,8 @@ class KeptDaemon:
     config: KeptConfig
     holdings: KeptHoldings
     pools: Mapping[str, Pool]
+    leaving: frozenset[str] = frozenset()
+    """Pools that are forgotten once they are empty."""
     hands: Mapping[str, KeptHands]
     leases: frozenset[int]
     journal: KeptJournal

@@ -46,9 +46,13 @@ def enter() -> int:
 def _check(state: int, answer: int) -> NoReturn:
     """Do all that a resumption does up to the point of no return, and say that it could."""
     from drumd import __version__  # noqa: PLC0415 - see above
+    from drumd.supervisor.reexec.errors import ReexecError  # noqa: PLC0415 - see above
     from drumd.supervisor.running import resume_daemon  # noqa: PLC0415 - see above
 
-    resume_daemon(state, "")
+    try:
+        resume_daemon(state, "")
+    except ReexecError as error:
+        sys.exit(str(error))
     os.write(answer, json.dumps({"version": __version__}).encode() + b"\n")
     # At once: what was built here would remove files at its end that are another's.
     os._exit(0)

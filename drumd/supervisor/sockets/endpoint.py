@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from drumd.supervisor.fds import Fd
 from drumd.supervisor.sockets.opening import SocketFile, open_sibling
-from drumd.supervisor.sockets.steering import Group, KeptGroup
+from drumd.supervisor.sockets.steering import Group, KeptGroup, let_in, shut_out
+from drumd.wire.address import Address, parse_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptEndpoint:
     """An endpoint over a re-exec: its sockets stay open."""
 
+    wanted: str
     first: int
     sockets: Mapping[int, Fd]
     slots: Mapping[int, int]
@@ -30,8 +32,15 @@ class Endpoint:
     """
 
     def __init__(
-        self, number: Callable[[], int], first: socket.socket, *, file: SocketFile | None = None
+        self,
+        number: Callable[[], int],
+        first: socket.socket,
+        wanted: Address,
+        *,
+        file: SocketFile | None = None,
     ) -> None:
+        self.wanted = wanted
+        """What was asked for: a name may stand for several endpoints, a port 0 for any port."""
         self._number = number
         self._first = first
         self._file = file
@@ -45,6 +54,7 @@ class Endpoint:
     def keep(self) -> KeptEndpoint:
         """Return what `resume` needs."""
         return KeptEndpoint(
+            wanted=str(self.wanted),
             first=self.first_id,
             sockets={id_: Fd(sock.fileno()) for id_, sock in self._sockets.items()},
             slots=dict(self._slots),
@@ -59,7 +69,7 @@ class Endpoint:
         """Go on with the sockets of an endpoint that was kept; raise OSError."""
         sockets = {id_: _inherited(fd) for id_, fd in kept.sockets.items()}
         first = sockets.pop(kept.first)
-        endpoint = cls(lambda: kept.first, first, file=kept.file)
+        endpoint = cls(lambda: kept.first, first, parse_address(kept.wanted), file=kept.file)
         endpoint._number = number
         endpoint._sockets |= sockets
         endpoint._slots = dict(kept.slots)
@@ -143,6 +153,33 @@ class Endpoint:
         sock.close()
         if self._group is not None:
             self._group.left(id_)
+
+    def shut_out(self) -> None:
+        """Let nobody else in; who waits already can still be accepted."""
+        if self._file is not None:
+            self._file.remove()
+        if self._first.family != socket.AF_UNIX:
+            for sock in self._sockets.values():
+                with suppress(OSError):  # then it goes on as before until it is closed
+                    shut_out(sock)
+
+    @property
+    def can_return(self) -> bool:
+        """Whether `let_in` can undo `shut_out`: not for a Unix socket, whose file is gone."""
+        return self._first.family != socket.AF_UNIX
+
+    def let_in(self) -> None:
+        """Undo `shut_out`."""
+        for sock in self._sockets.values():
+            with suppress(OSError):  # ENOENT: it had not been shut out
+                let_in(sock)
+
+    def end(self) -> None:
+        """End all sockets for everyone who still holds them, and close them."""
+        for sock in self._sockets.values():
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+        self.close()
 
     def close(self) -> None:
         """Close all sockets, and remove the Unix socket's file if it is still ours."""

@@ -1,9 +1,10 @@
-"""Retirement: a slot's listeners that get no more connections, until nobody waits at them."""
+"""Retirement: listeners that get no more connections, until nobody waits at them."""
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from drumd.supervisor.sockets.queues import depth
 
@@ -17,9 +18,12 @@ GIVE_UP_AFTER = 60.0
 """Seconds after which a queue that nobody empties counts as quiet: its clients gave up long ago."""
 
 
+K = TypeVar("K")
+
+
 @dataclass(frozen=True, slots=True)
 class KeptRetirement:
-    """How long a slot has been retiring, over a re-exec; monotonic seconds."""
+    """How long something has been retiring, over a re-exec; monotonic seconds."""
 
     since: float
     quiet_since: float
@@ -34,42 +38,42 @@ class _Retiring:
     told: bool = False
 
 
-class Retirement:
-    """Watches retiring slots; wakes up only while there is one that is not quiet."""
+class Retirement(Generic[K]):
+    """Watches what retires, by keys; wakes up only while something is not quiet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_quiet: Callable[[int], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_quiet: Callable[[K], None]) -> None:
         self._loop = loop
         self._on_quiet = on_quiet
-        self._retiring: dict[int, _Retiring] = {}
+        self._retiring: dict[K, _Retiring] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def slots(self) -> frozenset[int]:
-        """The slots watched, those that are quiet already too."""
+    def watched(self) -> frozenset[K]:
+        """All that is watched, what is quiet already too."""
         return frozenset(self._retiring)
 
-    def watch(self, slot: int, sockets: list[socket.socket]) -> None:
-        """Call `on_quiet(slot)` once when nobody has waited at `sockets` for a moment."""
-        if slot not in self._retiring:
+    def watch(self, key: K, sockets: list[socket.socket]) -> None:
+        """Call `on_quiet(key)` once when nobody has waited at `sockets` for a moment."""
+        if key not in self._retiring:
             now = self._loop.time()
-            self._retiring[slot] = _Retiring(sockets, now, now)
+            self._retiring[key] = _Retiring(sockets, now, now)
             self._schedule()
 
-    def keep(self) -> Mapping[int, KeptRetirement]:
+    def keep(self) -> Mapping[K, KeptRetirement]:
         """Return what `resume` needs."""
         return {
-            slot: KeptRetirement(retiring.since, retiring.quiet_since, retiring.told)
-            for slot, retiring in self._retiring.items()
+            key: KeptRetirement(retiring.since, retiring.quiet_since, retiring.told)
+            for key, retiring in self._retiring.items()
         }
 
-    def resume(self, slot: int, sockets: Sequence[socket.socket], kept: KeptRetirement) -> None:
+    def resume(self, key: K, sockets: Iterable[socket.socket], kept: KeptRetirement) -> None:
         """Go on with what was kept."""
-        self._retiring[slot] = _Retiring(list(sockets), kept.since, kept.quiet_since, kept.told)
+        self._retiring[key] = _Retiring(list(sockets), kept.since, kept.quiet_since, kept.told)
         self._schedule()
 
-    def cancel(self, slot: int) -> None:
-        """Forget `slot`."""
-        self._retiring.pop(slot, None)
+    def cancel(self, key: K) -> None:
+        """Forget `key`."""
+        self._retiring.pop(key, None)
 
     def close(self) -> None:
         """Forget all."""
@@ -85,12 +89,12 @@ class Retirement:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for slot, retiring in list(self._retiring.items()):
+        for key, retiring in list(self._retiring.items()):
             if retiring.told:
                 continue
             if any(depth(sock) for sock in retiring.sockets):
                 retiring.quiet_since = now
             if now - retiring.quiet_since >= QUIET_FOR or now - retiring.since >= GIVE_UP_AFTER:
                 retiring.told = True
-                self._on_quiet(slot)
+                self._on_quiet(key)
         self._schedule()

@@ -26,7 +26,10 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; the socket module lacks it
+# asm-generic/socket.h; the socket module lacks them
+SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
+SO_ATTACH_REUSEPORT_CBPF = 51
 
 MAX_SOCKETS = 2000
 """Sockets that one program can pick from: two instructions each, of the kernel's 4096."""
@@ -43,6 +46,9 @@ _LD_W, _LD_H, _LD_B = 0x20, 0x28, 0x30
 _LDX_MEM, _ST, _LD_MEM = 0x61, 0x02, 0x60
 _DIV, _MOD, _MUL, _RSH, _ADD_X = 0x34, 0x94, 0x24, 0x74, 0x0C
 _JEQ, _JA, _RET = 0x15, 0x05, 0x06
+_AND = 0x54
+_FLAGS_AT = 13  # in a TCP header (RFC 9293, 3.1), where a listener's filter begins to count
+_SYN, _ACK = 0x02, 0x10
 _NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF: a reuseport program's data begins after the TCP header
 _MULTIPLIER = 0x9E3779B1  # 2**32 / the golden ratio: neighbours land far apart (Knuth, 6.4)
 
@@ -98,12 +104,41 @@ def attach(sock: socket.socket, instructions: Sequence[Instruction]) -> None:
 
     Takes some 10 µs; connections that arrive meanwhile see the old program or the new one.
     """
+    _set_program(sock, SO_ATTACH_REUSEPORT_CBPF, instructions)
+
+
+def shut_out(sock: socket.socket) -> None:
+    """Have a TCP listener hear no new client, while those it has heard still get in; raise OSError.
+
+    A filter on the socket (socket(7)) drops each first packet of a handshake: the client tries
+    again a second later, and is refused then if the listener is closed by that time. Connections
+    that are accepted inherit the filter, which finds nothing to drop in them.
+    """
+    _set_program(
+        sock,
+        SO_ATTACH_FILTER,
+        [
+            (_LD_B, 0, 0, _FLAGS_AT),
+            (_AND, 0, 0, _SYN | _ACK),
+            (_JEQ, 0, 1, _SYN),
+            (_RET, 0, 0, 0),  # none of its bytes: dropped
+            (_RET, 0, 0, 0xFFFF),
+        ],
+    )
+
+
+def let_in(sock: socket.socket) -> None:
+    """Undo `shut_out`; raise OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def _set_program(sock: socket.socket, option: int, instructions: Sequence[Instruction]) -> None:
     code = ctypes.create_string_buffer(
         b"".join(struct.pack("HBBI", *line) for line in instructions)
     )
     sock.setsockopt(
         socket.SOL_SOCKET,
-        SO_ATTACH_REUSEPORT_CBPF,
+        option,
         struct.pack("HxxxxxxQ", len(instructions), ctypes.addressof(code)),
     )
 

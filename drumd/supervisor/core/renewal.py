@@ -1,0 +1,156 @@
+"""Renewal: outdated workers are replaced, within the budget, for whatever reason they are.
+
+A rollout, a rollback, a restart and a recycle all mark workers as outdated; how many are replaced
+at a time is decided here alone: `max_surge` new ones may start beside the old ones, and where that
+is not possible `max_unavailable` slots may go without. Draining workers do not count, but bound
+the whole: there are never more than two for each slot.
+"""
+
+from dataclasses import replace
+
+from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core.draft import Draft
+from drumd.supervisor.core.model import Kind, Pool, Slot, SlotState, Tight, Worker, WorkerState
+from drumd.supervisor.core.views import (
+    first_settles_at,
+    has_room,
+    incumbent,
+    outdated,
+    ready_spare,
+    ready_template,
+    serves,
+    target_generation,
+    templated,
+    wanted_slots,
+)
+
+
+def renew(draft: Draft) -> None:
+    """Start what replaces outdated workers, as far as the budget goes now."""
+    draft.change(renewal_at=None)
+    if not draft.pool.up or draft.pool.closing:
+        return
+    _drop_outdated_starts(draft)
+    target = target_generation(draft.pool)
+    if target in templated(draft.pool) and ready_template(draft.pool, target) is None:
+        return  # nothing of the target generation can start yet
+    if _is_unproven(draft.pool):
+        _send_first(draft)
+        return
+    settled_at = first_settles_at(draft.pool)
+    if settled_at is not None and settled_at > draft.now:
+        draft.change(renewal_at=settled_at)
+        return
+    for slot in wanted_slots(draft.pool):
+        _renew(draft, slot.number)
+
+
+def _is_unproven(pool: Pool) -> bool:
+    return pool.rollout is not None and not pool.rollout.proven
+
+
+def _drop_outdated_starts(draft: Draft) -> None:
+    """End starting successors and spares that nobody wants any more."""
+    pool = draft.pool
+    target = target_generation(pool)
+    for place in draft.places:
+        if place.kind is Kind.TEMPLATE:
+            continue
+        for attempt in (place.successor, place.incumbent if place.kind is Kind.SPARE else None):
+            worker = None if attempt is None else draft.worker(attempt)
+            if worker is None or worker.generation == target:
+                continue
+            if place.kind is Kind.SPARE and pool.rollout is not None:
+                continue  # it may be needed yet
+            reason = f"generation {target} is wanted"
+            ending.retire(draft, worker, slots.cause_of(draft, worker), reason)
+
+
+def _send_first(draft: Draft) -> None:
+    """Start one worker of an unproven generation, where it takes the least away."""
+    pool = draft.pool
+    target = target_generation(pool)
+    if any(w.generation == target and w.kind is Kind.SLOT for w in pool.workers.values()):
+        return
+    for slot in wanted_slots(pool):
+        waits = slot.state in (SlotState.BACKOFF, SlotState.FAILED, SlotState.EMPTY)
+        if waits and slot.renew_at is None:
+            slot = slots.pardon(draft, slot, _why(pool))  # noqa: PLW2901 - its new value
+            slots.fill(draft, slot, _why(pool), generation=target)
+            return
+    for slot in wanted_slots(pool):
+        worker = incumbent(pool, slot)
+        if worker is not None and worker.state is WorkerState.STARTING and slot.renew_at is None:
+            # It has no requests, and if it worked this would still be wanted in its place.
+            draft.put_slot(replace(slot, next_generation=target))
+            ending.retire(draft, worker, slots.cause_of(draft, worker), _why(pool))
+            return
+    for slot in wanted_slots(pool):
+        if slot.renew_at is None and _renew(draft, slot.number):
+            return
+
+
+def _why(pool: Pool) -> str:
+    return f"rollout to generation {target_generation(pool)}"
+
+
+def _renew(draft: Draft, number: int) -> bool:
+    """Replace the slot's worker if it is outdated and may be replaced now; say if it was begun."""
+    pool = draft.pool
+    slot = pool.slots[number]
+    worker = incumbent(pool, slot)
+    if worker is None or slot.successor is not None or slot.renew_at is not None:
+        return False
+    why = outdated(pool, worker)
+    if why and worker.state is WorkerState.STARTING:
+        draft.put_slot(replace(slot, next_generation=target_generation(pool)))
+        ending.retire(draft, worker, slots.cause_of(draft, worker), why)
+        return True
+    return bool(why) and worker.state is WorkerState.READY and _replace(draft, slot, worker, why)
+
+
+def _replace(draft: Draft, slot: Slot, worker: Worker, why: str) -> bool:
+    """Begin to replace a worker that serves, if the budget allows; say so."""
+    pool = draft.pool
+    target = target_generation(pool)
+    spare = ready_spare(pool, target) is not None and _may_go_on(pool)
+    if spare or _may_surge(pool):
+        slots.fill(draft, replace(slot, reason=why), why, succeed=True, generation=target)
+        return True
+    if not _may_go_without(pool):
+        return False
+    reason = f"{why}; its slot goes without meanwhile, as the budget says"
+    ending.retire(draft, worker, slots.cause_of(draft, worker), reason)
+    draft.vacate(worker)
+    left = draft.pool.slots[slot.number]
+    draft.put_slot(replace(left, reason=why, next_generation=target))
+    return True
+
+
+def _unserved(pool: Pool) -> int:
+    return sum(not serves(pool, slot) for slot in wanted_slots(pool))
+
+
+def _may_go_on(pool: Pool) -> bool:
+    """Say whether the others serve, so that one more may be replaced.
+
+    New workers that fall as soon as they are ready must not replace the last good one. But an
+    unproven generation may be what mends the others.
+    """
+    alive = sum(worker.kind is Kind.SLOT for worker in pool.workers.values())
+    if alive >= 2 * pool.size + pool.policy.max_surge:
+        return False
+    return _is_unproven(pool) or _unserved(pool) <= pool.policy.max_unavailable
+
+
+def _may_surge(pool: Pool) -> bool:
+    starting = sum(slot.successor is not None for slot in pool.slots)
+    return starting < pool.policy.max_surge and has_room(pool) and _may_go_on(pool)
+
+
+def _may_go_without(pool: Pool) -> bool:
+    """Say whether a slot may lose its worker before the next one is ready."""
+    allowed = pool.policy.max_unavailable
+    if not has_room(pool) and pool.policy.tight is Tight.NO_SURGE:
+        allowed = max(1, allowed)
+    return _unserved(pool) < allowed and _may_go_on(pool)
