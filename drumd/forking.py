@@ -10,7 +10,7 @@
 
 What must not be shared belongs here: connections, threads, CUDA, random states of one's own. Both
 must be plain functions without parameters. Without preload nothing forks, so nothing is called.
-Importing this module costs an app nothing: it imports nothing.
+This module imports nothing else of drumd, so an app can import it wherever drumd is installed.
 """
 
 from collections.abc import Callable

@@ -48,7 +48,7 @@ class WorkerFds(Document):
     control: int
     """SOCK_SEQPACKET, one message a packet (`drumd.wire.messages`)."""
     scoreboard: int
-    """The memfd with every lease's record (`drumd.wire.scoreboard`); -1 of a template."""
+    """The memfd with every lease's record (`drumd.wire.scoreboard`); not open in a template."""
     stacks: int
     """Write end of a pipe: faulthandler writes the stacks of all threads here."""
 

@@ -8,8 +8,9 @@ import threading
 import warnings
 from collections.abc import Callable
 
-# By name, since gevent may replace what the module has.
-from os import fork, waitpid
+# By name, before gevent may replace them in the module: its own need its loop to turn, which a
+# template's never does.
+from os import close, fork, waitpid
 
 _MAX_NAMES = 50
 
@@ -35,20 +36,20 @@ def fork_away(in_between: Callable[[], None], in_fork: Callable[[], None]) -> in
         middle = _fork()
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(report)
-        os.close(reported)
+        close(report)
+        close(reported)
         raise ForkError(_cannot(error)) from error
     if middle == 0:
-        os.close(report)
+        close(report)
         _fork_again(in_between, reported)
         try:
             in_fork()
         finally:
             os.write(reported, b"%d" % os.getpid())
-            os.close(reported)
+            close(reported)
         return None
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    os.close(reported)
+    close(reported)
     with os.fdopen(report, "rb") as reader:
         said = reader.read()
     # Once that has ended the fork has its new parent. An app that ignores SIGCHLD leaves nothing

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from os import close  # by name, as in `fork`
 from typing import NamedTuple
 
 from drumd import forking
@@ -56,7 +57,7 @@ class ForkedWorker(Worker):
         self._forker = os.getpid()
         for fd, place in self._moves.items():
             os.dup2(fd, place, inheritable=place in (1, 2))
-            os.close(fd)
+            close(fd)
         os.set_blocking(self.spec.fds.control, False)
         self._rename()
 

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+from os import close  # by name, as in `fork`
 
 from drumd import forking
 from drumd.wire.messages import Drain, Drained, Fork, Forked, ForkFailed, Ready, Stop
@@ -21,6 +22,7 @@ from drumd.workers.fork import ForkError, fork_away, other_threads
 from drumd.workers.forked import ForkedWorker, Inheritance
 from drumd.workers.orders import IGNORED_SIGNALS
 from drumd.workers.runtime import App
+from drumd.workers.warm import warm
 from drumd.workers.worker import Worker, load, loaded, make_runtime, settled
 
 _FDS = 5
@@ -89,8 +91,10 @@ class Template:
                 self.doing = f"import {key} {name}"
                 register(hooks.find(name, key))
         self.doing = f"preload {spec.app}"
+        runtime = settled(app, spec)
         if spec.runtime == "auto":
-            make_runtime(settled(app, spec), spec)
+            make_runtime(runtime, spec)
+        warm(runtime, spec, app.interface)
         self.control.send(loaded(app, spec))
         return app
 
@@ -116,7 +120,7 @@ class Template:
             # none.
             answer = Forked(attempt=spec.attempt, pid=pid, threads=other_threads())
         for fd in fds:
-            os.close(fd)
+            close(fd)
         self.control.send(answer)
         return None
 

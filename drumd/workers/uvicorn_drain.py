@@ -26,15 +26,23 @@ class Departure:
     With heirs, connections are handed over as soon as they are at rest. Without, each answer says
     `Connection: close`, and idle connections are closed after the linger. Websockets are closed
     after it in both cases, with 1012 (service restart).
+
+    `changed` is set when there is something to look at before it is time to.
     """
 
     def __init__(
-        self, state: ServerState, orders: Orders, heirs: Heirs, adoptions: Adoptions
+        self,
+        state: ServerState,
+        orders: Orders,
+        heirs: Heirs,
+        adoptions: Adoptions,
+        changed: asyncio.Event,
     ) -> None:
         self._state = state
         self._orders = orders
         self._heirs = heirs
         self._adoptions = adoptions
+        self._changed = changed
         self._drain: Drain | None = None
         self._was_handing = False
         self._since = monotonic()
@@ -47,12 +55,8 @@ class Departure:
         """Return whether there are heirs."""
         return bool(self._heirs)
 
-    async def empty(self, changed: asyncio.Event, *, tls: bool) -> bool:
-        """Return True when no connection and no request's task is left, False at the deadline.
-
-        `changed` is set when there is something to look at before it is time to.
-        """
-        self._changed = changed
+    async def empty(self, *, tls: bool) -> bool:
+        """Return True when no connection and no request's task is left, False at the deadline."""
         # A connection in its TLS handshake is not among the connections yet.
         unseen_until = monotonic() + (FIRST_REQUEST_PATIENCE if tls else 0)
         # uvicorn's own shutdown polls as well: its connections and tasks are plain sets.

@@ -32,7 +32,12 @@ class WatchedH11(WatchedProtocol, h11_impl.H11Protocol):
             self.begin(self.cycle)
 
     def close_after(self, cycle: Any) -> None:
-        """Close the connection after `cycle`'s answer: here `keep_alive` alone tells no client."""
+        """Close the connection after `cycle`'s answer: here `keep_alive` alone tells no client.
+
+        Not if the client has sent more: then that will be its last request, once it is made.
+        """
+        if self.conn.trailing_data[0]:
+            return
         super().close_after(cycle)
         if not cycle.response_started:
             cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]

@@ -5,6 +5,7 @@ super() and a timer a request would cost as much as the instruments do.
 """
 
 from time import monotonic
+from typing import Any
 
 from uvicorn.protocols.http import httptools_impl
 
@@ -26,6 +27,9 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
 
     idle_since = 0.0
     """When its last answer was complete and nothing more had come; 0 while it is not idle."""
+
+    last: Any = None
+    """The cycle after which a drain is to close the connection."""
 
     def on_headers_complete(self) -> None:
         """Begin a request; an upgrade to a websocket is none and makes no cycle."""
@@ -49,6 +53,18 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
             cycle.message_event.set()
         else:
             self.idle_since = monotonic()
+
+    def close_after(self, cycle: Any) -> None:
+        """Close the connection after `cycle`'s answer, and not after one that was to be the last.
+
+        A client's next request may have come along with that one.
+        """
+        last = self.last
+        if last is not None and not last.response_started:
+            last.keep_alive = True
+        if cycle.keep_alive:
+            self.last = cycle
+            cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """End the oldest request, as uvicorn 0.54 does, but without a timer for the next one."""

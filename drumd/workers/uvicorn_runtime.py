@@ -179,11 +179,15 @@ class WorkerServer(Server):
         if self._orders.drain is None:
             return
         departure = Departure(
-            self.server_state, self._orders, self._handover.heirs, self._adoptions
+            self.server_state,
+            self._orders,
+            self._handover.heirs,
+            self._adoptions,
+            self._changed,
         )
         self._instruments.departure = departure
         await self._listeners.release()
-        if not await departure.empty(self._changed, tls=self.config.ssl is not None):
+        if not await departure.empty(tls=self.config.ssl is not None):
             return  # the supervisor is about to end this worker
         self._handover.leavers.close()
         self._instruments.meter.connections(0)

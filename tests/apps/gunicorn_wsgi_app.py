@@ -1,6 +1,7 @@
 """A WSGI app that does what a test asks for in the path."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
     if path == "/exit":
         sys.exit("asked to exit")
     if path == "/hang-up":
-        environ["gunicorn.socket"].close()
+        return hang_up(environ["gunicorn.socket"], start_response)
     if path == "/raise":
         raise RuntimeError("asked to raise")
     if path == "/missing":
@@ -45,3 +46,9 @@ def stream(gate: Path, start_response: StartResponse) -> Iterable[bytes]:
     yield b"1"
     until(gate)
     yield b"2"
+
+
+def hang_up(client: socket.socket, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    yield b"ok"
+    client.close()

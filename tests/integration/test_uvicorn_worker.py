@@ -1,5 +1,6 @@
 import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -12,6 +13,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
+from drumd.wire.handover import Note, read_answers, send_connection
 from drumd.wire.messages import Accept, Drained, Failed, Leaving, Loaded, Ready
 from drumd.wire.records import Record
 from tests.integration.http_clients import Connection, Load
@@ -148,36 +150,29 @@ def test_the_backlog_stays_what_the_spec_says(host: WorkerHost) -> None:
     assert int.from_bytes(info[28:32], "little") == 77
 
 
-def test_tls_is_uvicorns_own(host: WorkerHost) -> None:
-    """A certificate in the uvicorn options makes the worker speak TLS on each listener."""
+def tls_options(host: WorkerHost) -> Options:
     key, certificate = host.path("key.pem"), host.path("cert.pem")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *(
-                "-nodes",
-                "-keyout",
-                key,
-                "-out",
-                certificate,
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-            ),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    listener = host.listen()
-    worker = serve(host, listener, {"ssl_keyfile": key, "ssl_certfile": certificate})
-    context = ssl.create_default_context(cafile=certificate)
+    request = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    files = ("-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost")
+    subprocess.run([*request, *files], check=True, capture_output=True)
+    return {"ssl_keyfile": key, "ssl_certfile": certificate}
+
+
+def connect_by_tls(listener: Listener, options: Options) -> Connection:
+    context = ssl.create_default_context(cafile=str(options["ssl_certfile"]))
     connection = Connection(listener)
     connection.sock = context.wrap_socket(connection.sock, server_hostname="localhost")
-    assert connection.ask().status == 200
-    worker.drain(linger=60)
-    wait_until(lambda: connection.ask().closes, what="Connection: close")
-    connection.sock.close()
+    return connection
+
+
+def test_tls_is_uvicorns_own(host: WorkerHost) -> None:
+    """A certificate in the uvicorn options makes the worker speak TLS on each listener."""
+    listener, options = host.listen(), tls_options(host)
+    worker = serve(host, listener, options)
+    with connect_by_tls(listener, options) as connection:
+        assert connection.ask().status == 200
+        worker.drain(linger=60)
+        wait_until(lambda: connection.ask().closes, what="Connection: close")
     assert worker.wait() == 0
 
 
@@ -342,21 +337,140 @@ def test_a_new_connection_gets_its_first_request_answered(host: WorkerHost) -> N
     assert worker.wait() == 0
 
 
-def test_a_drain_tells_websockets_to_come_back(host: WorkerHost) -> None:
-    """A websocket counts as a connection, and is closed with 1012 (service restart)."""
+@pytest.mark.parametrize("handing", [False, True])
+def test_a_drain_tells_websockets_to_come_back(host: WorkerHost, handing: bool) -> None:
+    """A websocket is closed with 1012 (service restart), whether there is an heir or not."""
     listener = host.listen()
     worker = serve(host, listener)
+    heirs = [host.serve(APP)] if handing else []
     address, port = listener.address
     with websockets.sync.client.connect(f"ws://{address}:{port}/") as client:
         client.send("hello")
         assert client.recv() == "hello"
         wait_until(lambda: worker.record.connections == 1, what="the connection")
-        worker.drain()
+        worker.drain(*heirs)
         with pytest.raises(ConnectionClosed) as closed:
             client.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_drain_answers_what_was_pipelined(host: WorkerHost, options: Options) -> None:
+    """Requests behind one in flight are all answered, the last one with the end."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection:
+        connection.sock.sendall(
+            b"GET /slow/0.5 HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2
+        )
+        wait_until(lambda: "slow" in worker.output, what="the request")
+        worker.drain()
+        assert not (first := connection.answer()).closes
+        assert first.body == b"slow"
+        assert not connection.answer().closes
+        assert connection.answer().closes
+        assert connection.is_closed()
+    assert worker.wait() == 0
+    assert worker.messages[-1] == Drained()
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_lingering_client_may_pipeline(host: WorkerHost, options: Options) -> None:
+    """Requests that come together in a drain are all answered, the last one with the end."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection, Connection(listener) as other:
+        connection.ask()
+        other.ask()
+        worker.drain(linger=60)
+        wait_until(lambda: other.ask().closes, what="the drain")
+        connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        assert [connection.answer().closes for _ in range(3)] == [False, False, True]
+        assert connection.is_closed()
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_drain_lets_a_stream_end(host: WorkerHost, options: Options) -> None:
+    """An answer in chunks that began before the drain is complete before its connection ends."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection:
+        connection.send("/stream/0.5")
+        wait_until(lambda: worker.record.in_flight == 1, what="the request")
+        worker.drain()
+        assert connection.answer().body.endswith(b"xend")
+        assert connection.is_closed()
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_drain_takes_a_slow_upload(host: WorkerHost, options: Options) -> None:
+    """A request whose body comes in during the drain is answered; others have ended by then."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection, Connection(listener) as idle:
+        idle.ask()
+        connection.sock.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n0")
+        wait_until(lambda: worker.record.in_flight == 1, what="the request")
+        worker.drain()
+        assert idle.is_closed()
+        connection.sock.sendall(b"1" * 19)
+        answer = connection.answer()
+        assert (answer.body, answer.closes) == (b"20", True)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_drain_takes_a_request_that_is_coming_in(host: WorkerHost, options: Options) -> None:
+    """A connection on which a part of a request was read is not closed before the rest came."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection, Connection(listener) as idle:
+        connection.ask()
+        connection.sock.sendall(b"GET / HTT")
+        assert idle.ask().status == 200
+        worker.drain()
+        assert idle.is_closed()
+        connection.sock.sendall(b"P/1.1\r\nHost: x\r\n\r\n")
+        assert connection.answer().closes
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_drain_asks_for_an_expected_body(host: WorkerHost, options: Options) -> None:
+    """`Expect: 100-continue` on a lingering connection gets its 100 and its answer."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as connection, Connection(listener) as other:
+        connection.ask()
+        other.ask()
+        worker.drain(linger=60)
+        wait_until(lambda: other.ask().closes, what="the drain")
+        connection.sock.sendall(
+            b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.answer().status == 100
+        connection.sock.sendall(b"12345")
+        answer = connection.answer()
+        assert (answer.body, answer.closes) == (b"5", True)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_slow_client_is_left_at_the_deadline(host: WorkerHost, options: Options) -> None:
+    """One that never reads, and one that never sends the rest, keep a worker no longer."""
+    listener = host.listen()
+    worker = serve(host, listener, options)
+    with Connection(listener) as reading, Connection(listener) as sending:
+        reading.send("/stream/3600")
+        sending.sock.sendall(b"GET / HTTP/1.1\r\nHo")
+        wait_until(lambda: worker.record.in_flight == 1, what="the request")
+        worker.drain(patience=0.5)
+        assert worker.wait() == 0
+    assert Drained() not in worker.messages
 
 
 def test_an_endless_stream_is_left_to_the_deadline(host: WorkerHost) -> None:
@@ -443,6 +557,67 @@ def test_a_closed_control_socket_ends_the_worker(host: WorkerHost, options: Opti
     worker.control.close()
     assert worker.process.wait(30) == 1
     assert "cannot reach the supervisor" in worker.finished_output()
+
+
+# --- handing over, where uvicorn is special (the rest: test_handover.py) --------------------------
+
+
+def test_tls_connections_are_not_handed_over(host: WorkerHost) -> None:
+    """The keys are in the process: the worker says so, and drains as if it had no heir."""
+    listener, options = host.listen(), tls_options(host)
+    worker, heir = serve(host, listener, options), serve(host, host.listen(), options)
+    assert Ready(handover=False) in worker.messages
+    with connect_by_tls(listener, options) as connection:
+        assert connection.ask().status == 200
+        worker.drain(heir, linger=60)
+        wait_until(lambda: connection.ask().closes, what="Connection: close")
+        assert connection.is_closed()
+    assert worker.wait() == 0
+    assert worker.messages[-1] == Drained(handed=0)
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_a_body_that_nobody_wanted_is_read_to_its_end(host: WorkerHost, options: Options) -> None:
+    """After an answer that came before its request was complete, the rest of that is no request."""
+    listener = host.listen()
+    worker, heir = serve(host, listener, options), serve(host, host.listen(), options)
+    with Connection(listener) as early, Connection(listener) as idle:
+        early.sock.sendall(b"POST /status/403 HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n0")
+        assert early.answer().status == 403
+        assert idle.ask().status == 200
+        worker.drain(heir)
+        wait_until(lambda: idle.ask().body == str(heir.pid).encode(), what="the drain")
+        early.sock.sendall(b"G" * 19)
+        assert early.ask().body == str(heir.pid).encode()
+    assert worker.expect(Drained).handed == 2
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("options", PARSERS)
+def test_an_upgrade_that_is_not_taken_changes_nothing(host: WorkerHost, options: Options) -> None:
+    """A client that offers HTTP/2 with its first request goes on with HTTP/1.1, at the heir too."""
+    listener = host.listen()
+    worker, heir = serve(host, listener, options), serve(host, host.listen(), options)
+    with Connection(listener) as connection:
+        offer = (
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        )
+        assert connection.ask(headers=offer).body == str(worker.pid).encode()
+        worker.drain(heir)
+        assert worker.expect(Drained).handed == 1
+        assert connection.ask().body == str(heir.pid).encode()
+    assert worker.wait() == 0
+
+
+def test_a_proxied_connection_is_refused(host: WorkerHost) -> None:
+    """uvicorn has no PROXY protocol, so the app would see the wrong client."""
+    worker = serve(host, host.listen())
+    mine, its = socket.socketpair()
+    with mine, its, worker.take_over() as channel:
+        note = Note(idle_since=time.monotonic(), proxy={"client_addr": "192.0.2.1"})
+        assert send_connection(channel, its.fileno(), note)
+        wait_until(lambda: select.select([channel], [], [], 0)[0], what="the answer")
+        assert read_answers(channel).taken == [False]
 
 
 # --- starting -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 from drumd import __version__
 from drumd.supervisor.core.model import (
+    Kind,
     Operation,
     Pool,
     PoolState,
@@ -16,7 +17,7 @@ from drumd.supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from drumd.supervisor.core.views import pool_reason, pool_state
+from drumd.supervisor.core.views import outdated, places_of, pool_reason, pool_state
 from drumd.supervisor.observe.memory import resident_memory
 from drumd.supervisor.observe.snapshot import PoolNumbers, WorkerNumbers
 from drumd.supervisor.pool.handle import Handle
@@ -59,6 +60,14 @@ def _worst(states: list[PoolState]) -> str:
 
 def _pool_document(pool: Pool, hands: Hands, board: Scoreboard) -> dict[str, Any]:
     wall = time.time() - time.monotonic()
+
+    def workers(kind: Kind) -> list[dict[str, Any]]:
+        return [
+            _worker_document(pool, worker, hands.crew.handles.get(worker.attempt), board, wall)
+            for worker in sorted(pool.workers.values(), key=lambda w: (w.slot, w.attempt))
+            if worker.kind is kind
+        ]
+
     return {
         "name": pool.name,
         "state": pool_state(pool).value,
@@ -71,11 +80,25 @@ def _pool_document(pool: Pool, hands: Hands, board: Scoreboard) -> dict[str, Any
         "reason": pool_reason(pool),
         "operation": _operation_document(pool.operations[0]) if pool.operations else None,
         "queue": sum(hands.queue_depths().values()),
-        "workers": [
-            _worker_document(pool, worker, hands.crew.handles.get(worker.attempt), board, wall)
-            for worker in sorted(pool.workers.values(), key=lambda w: (w.slot, w.attempt))
-        ],
-        "slots": [_slot_document(slot) for slot in pool.slots],
+        "rollout": _rollout_document(pool),
+        "aborted": pool.aborted,
+        "workers": workers(Kind.SLOT),
+        "slots": [_place_document(slot) for slot in pool.slots],
+        "spares": workers(Kind.SPARE),
+        "spare_places": [_place_document(place) for place in pool.spares],
+        "templates": workers(Kind.TEMPLATE),
+        "template_places": [_place_document(place) for place in pool.templates],
+    }
+
+
+def _rollout_document(pool: Pool) -> dict[str, Any] | None:
+    rollout = pool.rollout
+    if rollout is None:
+        return None
+    return {
+        "generation": rollout.generation,
+        "operation": rollout.operation,
+        "proven": rollout.proven,
     }
 
 
@@ -92,17 +115,23 @@ def _operation_document(operation: Operation) -> dict[str, Any]:
 def _worker_document(
     pool: Pool, worker: Worker, handle: Handle | None, board: Scoreboard, wall: float
 ) -> dict[str, Any]:
-    slot = pool.slots[worker.slot] if worker.slot < len(pool.slots) else None
+    place = next(
+        (p for p in places_of(pool, worker.kind) if p.number == worker.slot),
+        None,
+    )
     document: dict[str, Any] = {
+        # A spare has the number of its place, a template that of its generation.
         "slot": worker.slot,
+        "kind": worker.kind.value,
         "pid": None,
         "state": worker.state.value,
         "stalled": worker.stalled,
         "generation": worker.generation,
         "attempt": worker.attempt,
         "since": wall + worker.since,
-        "restarts": max(0, slot.spawned - 1) if slot else 0,
+        "restarts": max(0, place.spawned - 1) if place else 0,
         "reason": worker.reason,
+        "outdated": outdated(pool, worker) if worker.kind is Kind.SLOT else "",
     }
     if handle is not None:
         record = record_of(board, handle)
@@ -123,7 +152,7 @@ def _age(begun_ns: int) -> float | None:
     return round(max(0.0, time.monotonic() - begun_ns / 1e9), 3) if begun_ns else None
 
 
-def _slot_document(slot: Slot) -> dict[str, Any]:
+def _place_document(slot: Slot) -> dict[str, Any]:
     retry_in = None if slot.retry_at is None else max(0.0, slot.retry_at - time.monotonic())
     return {
         "slot": slot.number,

@@ -23,6 +23,12 @@ _COLOURS = {
 _HEADS = ("SLOT", "PID", "STATE", "GEN", "UP", "RESTARTS", "REQUESTS", "BUSY", "MEMORY")
 _LEFT = frozenset({"STATE"})
 """Columns of words; numbers stand to the right."""
+_KINDS = {
+    "slot": ("workers", "slots"),
+    "spare": ("spares", "spare_places"),
+    "template": ("templates", "template_places"),
+}
+"""Where the document has the processes and the places of each kind."""
 _NOTHING = "-"
 _LEAST_REASON = 24
 """Columns below which a reason gets lines of its own."""
@@ -62,12 +68,17 @@ def _pool(pool: dict[str, Any], terminal: Terminal, now: float) -> Iterator[str]
     state = _painted(str(pool.get("state", "unknown")), terminal)
     yield f"{name} {state} · {' · '.join(filter(None, facts))}"
     yield f"{_INDENT}{' '.join(map(str, pool.get('bind', [])))}"
-    rows = [_worker_row(worker, now) for worker in workers]
-    rows += _slots_without_worker(pool)
-    rows.sort(key=lambda row: row[0])
+    rows: list[_Row] = []
+    for kind, (there, places) in _KINDS.items():
+        found = pool.get(there, [])
+        of_kind = [_worker_row(kind, worker, now) for worker in found]
+        of_kind += _vacant_places(kind, pool.get(places, []), found)
+        rows += sorted(of_kind, key=lambda row: row[0])
     # The pool's reason is made of its slots': it would stand there twice.
     if pool.get("state") != "ready" and not any(why for _, _, why in rows):
         yield from _wrapped(str(pool.get("reason") or ""), len(_INDENT), terminal)
+    elif pool.get("aborted") and pool.get("state") == "ready":
+        yield from _wrapped(str(pool["aborted"]), len(_INDENT), terminal)
     if operation := pool.get("operation"):
         done, total = operation.get("progress", (0, 0))
         text = f"{operation['kind']} {operation['id']}: {done}/{total}, {operation['reason']}"
@@ -80,11 +91,11 @@ _Row = tuple[int, tuple[str, ...], str]
 """The slot, the cells, the reason."""
 
 
-def _worker_row(worker: dict[str, Any], now: float) -> _Row:
+def _worker_row(kind: str, worker: dict[str, Any], now: float) -> _Row:
     state = str(worker.get("state"))
     stalled = bool(worker.get("stalled")) and state == "ready"
     cells = (
-        str(worker.get("slot")),
+        _name(kind, worker.get("slot")),
         _count(worker.get("pid"), plain=True),
         "stalled" if stalled else state,
         _count(worker.get("generation")),
@@ -96,16 +107,23 @@ def _worker_row(worker: dict[str, Any], now: float) -> _Row:
     )
     # That a ready worker is ready needs no reason in the table; `--json` has it.
     usual = state == "ready" and not stalled
-    return int(worker.get("slot", 0)), cells, "" if usual else str(worker.get("reason") or "")
+    why = worker.get("outdated") if usual else worker.get("reason")
+    return int(worker.get("slot", 0)), cells, str(why or "")
 
 
-def _slots_without_worker(pool: dict[str, Any]) -> list[_Row]:
-    filled = {worker.get("slot") for worker in pool.get("workers", [])}
+def _name(kind: str, number: Any) -> str:
+    return str(number) if kind == "slot" else kind
+
+
+def _vacant_places(
+    kind: str, places: list[dict[str, Any]], workers: list[dict[str, Any]]
+) -> list[_Row]:
+    filled = {worker.get("slot") for worker in workers}
     rows = []
-    for slot in pool.get("slots", []):
+    for slot in places:
         if slot.get("slot") not in filled:
             cells = [_NOTHING] * len(_HEADS)
-            cells[0], cells[2] = str(slot.get("slot")), str(slot.get("state"))
+            cells[0], cells[2] = _name(kind, slot.get("slot")), str(slot.get("state"))
             reason = str(slot.get("reason") or "")
             if slot.get("retry_in") is not None:
                 reason += f"; next try in {duration(slot['retry_in'])}"

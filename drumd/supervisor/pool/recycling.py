@@ -11,11 +11,11 @@ from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.watching import ready_workers, record_of
+from drumd.supervisor.processes.memory_room import in_words
 from drumd.wire.scoreboard import Scoreboard
 
 SAY_AGAIN_AFTER = 5.0
 """Seconds until a worker that is due, and not marked as such, is told of again."""
-MEBIBYTE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Recycling:
                 return f"has served for {age:.0f} s (recycle.max_age)"
         if recycle.max_memory is not None and (handle.private or 0) > recycle.max_memory:
             return (
-                f"uses {(handle.private or 0) / MEBIBYTE:.0f} MiB of private memory "
-                f"(recycle.max_memory {recycle.max_memory / MEBIBYTE:.0f} MiB)"
+                f"uses {in_words(handle.private or 0)} of private memory "
+                f"(recycle.max_memory {in_words(recycle.max_memory)})"
             )
         return ""

@@ -175,24 +175,21 @@ def spawn(
     make_spec: Callable[[WorkerFds], WorkerSpec],
     *,
     instance: str,
-    scoreboard: int | None,
+    scoreboard: int,
     environ: Mapping[str, str],
     arguments: Sequence[str] = _ARGUMENTS,
 ) -> Child:
-    """Start a worker, or a template (`scoreboard` None), in a session of its own.
+    """Start a worker, or a template, in a session of its own.
 
     It inherits the fds of `WorkerFds`, its spec and two pipes, and no other, provided that all fds
-    of this process are close-on-exec. Signals are unblocked and at their defaults there. Takes a
-    few ms (posix_spawn, which doesn't copy this process). Main thread only: the worker's
-    PR_SET_PDEATHSIG fires when the *thread* that started it ends. Raises `SpawnError`, and then
-    nothing is left open.
+    of this process are close-on-exec; a template gets no scoreboard. Signals are unblocked and at
+    their defaults there. Takes a few ms (posix_spawn, which doesn't copy this process). Main thread
+    only: the worker's PR_SET_PDEATHSIG fires when the *thread* that started it ends. Raises
+    `SpawnError`, and then nothing is left open.
     """
     if threading.current_thread() is not threading.main_thread():
         raise SpawnError("cannot start a worker: not in the main thread")
-    places = WorkerFds(
-        control=_CONTROL, scoreboard=-1 if scoreboard is None else _SCOREBOARD, stacks=_STACKS
-    )
-    spec = make_spec(places)
+    spec = make_spec(WorkerFds(control=_CONTROL, scoreboard=_SCOREBOARD, stacks=_STACKS))
     what = " ".join(spec.title)
     try:
         ends = Ends()
@@ -207,7 +204,7 @@ def spawn(
                 _STACKS: ends.their_stacks,
                 _SPEC: _document(spec.encode(), ends.theirs),
             }
-            if scoreboard is not None:
+            if spec.role == "worker":
                 inherited[_SCOREBOARD] = scoreboard
             pid = _start(
                 [*arguments, *spec.title], worker_environment(environ, instance, spec), inherited
