@@ -131,6 +131,7 @@ class Daemon:
         with caught(self._loop, self._signals.take):
             begin(self)
             self._signals.begin()
+            self._tidy()
             self._watchman.start()
             self._follow_code(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
@@ -320,6 +321,13 @@ class Daemon:
                 act()
 
         await self._owner.do(settled)
+
+    def _tidy(self) -> None:
+        """Clear what the program before a re-exec had no time to clear."""
+        if self._around.cgroup is not None:
+            handles = [h for hands in self.hands.values() for h in hands.crew.handles.values()]
+            known = {handle.cgroup.path for handle in handles if handle.cgroup is not None}
+            self._around.cgroup.tidy(self._loop, known)
 
     def _check_settled(self) -> None:
         if self._around.background:

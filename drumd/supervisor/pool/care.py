@@ -65,6 +65,12 @@ class Care:
         self._generations = generations
         self._around = around
         self._hear = heard
+        self._dispatched_pids: set[int] = set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody is being ended who is in the crew no more, or never was."""
+        return not self._dispatched_pids
 
     def begin(self, handle: Handle) -> None:
         """Take over a worker that was just started, in the same step of the loop."""
@@ -117,10 +123,12 @@ class Care:
     def dispatch(self, handle: Handle) -> None:
         """End a worker that was just started and that nobody wants any more."""
         self._around.exits.watch(handle.pid, lambda _pid, _status: self._dispatched(handle))
+        self._dispatched_pids.add(handle.pid)
         handle.child.signal_group(signal.SIGKILL)
         handle.child.signal(signal.SIGKILL)  # before it has made a group of its own
 
     def _dispatched(self, handle: Handle) -> None:
+        self._dispatched_pids.discard(handle.pid)
         handle.child.close()
         self._clear_away_soon(handle)
 

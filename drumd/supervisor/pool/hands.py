@@ -132,7 +132,7 @@ class Hands:
     @property
     def settled(self) -> bool:
         """Whether nothing goes on that an exec would tear."""
-        return self._starts.settled
+        return self._starts.settled and self._care.settled
 
     def keep(self) -> KeptHands:
         """Return what is needed to go on; nothing changes by it."""
