@@ -44,8 +44,12 @@ from tests.unit.core_world import World, settle
 
 ENDING = (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLING)
 
+BUDGETS = ((1, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 2))
+"""What `max_surge` and `max_unavailable` may be; the config refuses a budget of nothing."""
+
 policies = st.builds(
-    Policy,
+    lambda budget, **rest: Policy(max_surge=budget[0], max_unavailable=budget[1], **rest),
+    budget=st.sampled_from(BUDGETS),
     start_timeout=st.sampled_from([1.0, 60.0]),
     grace_period=st.sampled_from([0.0, 2.0, 25.0]),
     stop_timeout=st.sampled_from([0.0, 3.0]),
@@ -55,8 +59,6 @@ policies = st.builds(
     backoff_initial=st.sampled_from([0.0, 0.1, 10.0]),
     exit_on_exhausted=st.booleans(),
     essential=st.booleans(),
-    max_surge=st.integers(0, 2),
-    max_unavailable=st.integers(1, 2),
     min_ready=st.sampled_from([0.0, 1.0]),
     tight=st.sampled_from(Tight),
     spares=st.integers(0, 2),
@@ -190,7 +192,9 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(policy=policies, size=st.none() | st.integers(0, 4))
     def config_changes(self, policy: Policy, size: int | None) -> None:
         # What has begun under a larger budget goes on: so the check of the budget needs the same.
-        policy = replace(policy, max_surge=self.world.pool.policy.max_surge)
+        former = self.world.pool.policy
+        budget = {"max_surge": former.max_surge, "max_unavailable": former.max_unavailable}
+        policy = replace(policy, **budget)
         self.world.post(Reconfigured(policy=policy, size=size))
 
     @rule(workers=st.none() | st.integers(-1, 3))

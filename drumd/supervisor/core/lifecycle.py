@@ -80,7 +80,13 @@ def note_probe(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
 def fail_spawn(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """There was no process: as if it had exited at once."""
     assert isinstance(event, SpawnFailed)
-    _gone(draft, worker, worker.cause or Cause.FAILED_START, event.error, answered=False)
+    template = None if worker.template is None else draft.worker(worker.template)
+    orphaned = worker.template is not None and (
+        template is None or template.overdue or template.state is not WorkerState.READY
+    )
+    # The end of its template is judged by itself; it says nothing about what it would have forked.
+    cause = Cause.SIGNALLED if orphaned else Cause.FAILED_START
+    _gone(draft, worker, worker.cause or cause, event.error, answered=False)
 
 
 def time_out_start(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
@@ -126,8 +132,13 @@ def note_recovery(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
 def note_age(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """It is replaced when its turn comes."""
     assert isinstance(event, RecycleDue)
-    if not worker.outdated:
-        draft.put(replace(worker, outdated=event.why, outdated_by=Cause.RECYCLED))
+    if worker.outdated or worker.kind is Kind.TEMPLATE:
+        return
+    worker = draft.put(replace(worker, outdated=event.why, outdated_by=Cause.RECYCLED))
+    refusal = rollouts.refusal(draft, template=False)
+    if refusal:
+        reason = f"{event.why}, but it cannot be replaced yet: {refusal}"
+        draft.tell(Happened.DAEMON_NOTICE, reason, worker=worker)
 
 
 def end_hung(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
@@ -203,14 +214,17 @@ def kill_again(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     Its slot goes on without it, but leaves only one such process behind: more would pile up.
     """
     reason = "SIGKILL had no effect yet; the kernel may hold it in a system call"
-    ending.kill(draft, worker, reason)
+    ending.kill(draft, replace(worker, stuck=True), reason)
     stuck = [
         other
         for other in draft.pool.workers.values()
-        if other.slot == worker.slot and other.state is WorkerState.KILLING
+        if (other.kind, other.slot) == (worker.kind, worker.slot)
+        and other.state is WorkerState.KILLING
     ]
+    cause = worker.cause or Cause.CRASH
+    rollouts.judge(draft, worker, cause, reason, answered=False)
     if len(stuck) == 1:
-        _leave_slot(draft, worker, worker.cause or Cause.CRASH, reason, answered=False)
+        _leave_slot(draft, worker, cause, reason, answered=False)
 
 
 def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
@@ -253,8 +267,9 @@ def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: 
         lived=round(draft.now - worker.spawned_at, 3),
     )
     draft.forget(worker)
-    if cause in _FAILURES and not answered:
-        rollouts.fail(draft, worker, reason)
+    if draft.pool.room is not None and worker.kind is not Kind.TEMPLATE:  # till it is measured
+        draft.change(room=replace(draft.pool.room, workers=draft.pool.room.workers + 1))
+    rollouts.judge(draft, worker, cause, reason, answered=answered)
     _leave_slot(draft, worker, cause, reason, answered=answered)
 
 
@@ -265,9 +280,6 @@ def _leave_slot(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answ
     draft.vacate(worker)
     slots.settle(draft, worker, cause, reason, answered=answered)
 
-
-_FAILURES = (Cause.CRASH, Cause.FAILED_START, Cause.START_TIMEOUT, Cause.HUNG)
-"""Ends that speak against what the worker runs, if it had not answered a request."""
 
 TABLE: Mapping[tuple[WorkerState, type[WorkerEvent]], Handler] = {
     # An event's row, then what each state makes of it.

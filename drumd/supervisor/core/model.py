@@ -176,6 +176,8 @@ class Rollout:
     """Id of the operation that it carries out."""
     proven: bool = False
     """A worker of it has been ready."""
+    killed: int = 0
+    """Its workers that somebody killed before they were of use, since it last got on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,10 @@ class Worker:
     """Its exit has to follow by the deadline: what is said when it has not."""
     cause: Cause | None = None
     """Why drumd ends it; None while it does not."""
+    template: int | None = None
+    """The attempt of the template that it is forked from."""
+    stuck: bool = False
+    """Not even SIGKILL has ended it: nothing waits for it any more."""
     ladder: tuple[Rung, ...] = ()
     """The rungs that are left, once it is being ended."""
 

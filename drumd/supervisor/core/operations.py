@@ -110,7 +110,7 @@ def _begin(draft: Draft, operation: Operation) -> Operation:
 
 def _begin_reload(draft: Draft, operation: Operation) -> None:
     assert operation.generation is not None
-    refusal = rollouts.refusal(draft) if draft.pool.up else ""
+    refusal = rollouts.refusal(draft, template=operation.preload) if draft.pool.up else ""
     if refusal:
         _finish(draft, operation, OperationState.FAILED, refusal)
         return
@@ -171,7 +171,7 @@ def _targets(draft: Draft, operation: Operation) -> list[Slot]:
 
 
 def _begin_restart(draft: Draft, operation: Operation) -> Operation:
-    refusal = rollouts.refusal(draft) if draft.pool.up else ""
+    refusal = rollouts.refusal(draft, template=False) if draft.pool.up else ""
     if refusal:
         _finish(draft, operation, OperationState.FAILED, refusal)
         return operation
@@ -189,6 +189,9 @@ def _begin_restart(draft: Draft, operation: Operation) -> Operation:
             ending.retire(draft, worker, Cause.OPERATOR, reason)  # no requests: no need of two
         else:
             draft.put(replace(worker, outdated=reason, outdated_by=Cause.OPERATOR))
+    for worker in list(draft.pool.workers.values()):
+        if worker.kind is Kind.SPARE and operation.slot is None:  # no newer than what is replaced
+            draft.put(replace(worker, outdated=reason, outdated_by=Cause.OPERATOR))
     return _put(draft, replace(operation, old=old, progress=(0, len(targets))))
 
 
@@ -203,7 +206,7 @@ def _carry_on_restart(draft: Draft, operation: Operation) -> None:
         _finish(draft, operation, OperationState.FAILED, "the pool is stopped: start it instead")
         return
     done = [s for s in targets if serves(draft.pool, s) and s.incumbent not in operation.old]
-    leaving = operation.old & draft.pool.workers.keys()
+    leaving = [a for a in operation.old if (w := draft.worker(a)) is not None and not w.stuck]
     progress = (len(done), len(targets))
     if len(done) == len(targets) and not leaving:
         operation = replace(operation, progress=progress)
@@ -217,10 +220,21 @@ def _carry_on_restart(draft: Draft, operation: Operation) -> None:
             reason=f"{progress[0]} of {progress[1]} restarted, old workers left: {len(leaving)}",
         ),
     )
-    broken = next((s for s in targets if _broken(draft, operation, s)), None)
-    if broken is not None:
-        _finish(draft, operation, OperationState.FAILED, f"slot {broken.number}: {broken.reason}")
+    why = _hopeless(draft, operation, targets)
+    if why:
+        _finish(draft, operation, OperationState.FAILED, why)
         _abandon(draft, operation, "drumd")
+
+
+def _hopeless(draft: Draft, operation: Operation, targets: list[Slot]) -> str:
+    """Return why a restart will not get on any more, "" while it may."""
+    broken = next((slot for slot in targets if _broken(draft, operation, slot)), None)
+    if broken is not None:
+        return f"slot {broken.number}: {broken.reason}"
+    for place in draft.pool.templates:
+        if place.state is SlotState.FAILED and place.number == target_generation(draft.pool):
+            return f"the template failed: {place.reason}"
+    return rollouts.deadlock(draft)
 
 
 def _broken(draft: Draft, operation: Operation, slot: Slot) -> bool:
@@ -258,12 +272,18 @@ def _carry_on_reload(draft: Draft, operation: Operation) -> None:
     )
     if running:
         if len(done) < len(slots_):
+            deadlock = rollouts.deadlock(draft)
+            if deadlock:
+                rollouts.abort(draft, deadlock)
+                _finish(draft, operation, OperationState.FAILED, draft.pool.aborted)
             return
         rollouts.complete(draft)
     leaving = [
         worker
         for worker in draft.pool.workers.values()
-        if worker.kind is Kind.SLOT and worker.generation != target_generation(draft.pool)
+        if worker.kind is Kind.SLOT
+        and worker.generation != target_generation(draft.pool)
+        and not worker.stuck
     ]
     if leaving:
         _put(draft, replace(operation, reason=f"{operation.reason}, old ones left: {len(leaving)}"))
@@ -280,11 +300,13 @@ def _is_of(draft: Draft, slot: Slot, generation: int | None) -> bool:
 
 
 def _carry_on_stop(draft: Draft, operation: Operation) -> None:
-    left = len(draft.pool.workers)
+    stuck = sum(worker.stuck for worker in draft.pool.workers.values())
+    left = len(draft.pool.workers) - stuck
     if left:
         _put(draft, replace(operation, reason=f"workers left: {left}"))
     else:
-        _finish(draft, operation, OperationState.DONE, "stopped")
+        reason = f"stopped; SIGKILL has no effect on {stuck} left" if stuck else "stopped"
+        _finish(draft, operation, OperationState.DONE, reason)
 
 
 def _await_ready(draft: Draft, operation: Operation) -> None:
@@ -294,7 +316,7 @@ def _await_ready(draft: Draft, operation: Operation) -> None:
     leaving = [
         worker
         for worker in pool.workers.values()
-        if worker.kind is Kind.SLOT and worker.slot >= pool.size
+        if worker.kind is Kind.SLOT and worker.slot >= pool.size and not worker.stuck
     ]
     reason = f"{len(ready)} of {len(targets)} ready" if pool.up else "the pool is stopped"
     if leaving:

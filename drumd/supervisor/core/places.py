@@ -50,7 +50,7 @@ def fail_what_waits_in_vain(draft: Draft) -> None:
         if place.state is not SlotState.FAILED or place.number != draft.pool.generation:
             continue
         for slot in wanted_slots(draft.pool):
-            if slot.state is SlotState.EMPTY and slot.next_generation in (None, place.number):
+            if slot.state is SlotState.EMPTY and slots.next_one(draft, slot) == place.number:
                 slots.fail(draft, slot, f"its template failed: {place.reason}")
                 failed = draft.pool.slots[slot.number]
                 draft.put_slot(replace(failed, retry_at=place.retry_at))

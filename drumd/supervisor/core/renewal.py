@@ -8,7 +8,7 @@ the whole: there are never more than two for each slot.
 
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core import ending, rollouts, slots
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.model import Kind, Pool, Slot, SlotState, Tight, Worker, WorkerState
 from drumd.supervisor.core.views import (
@@ -42,7 +42,8 @@ def renew(draft: Draft) -> None:
         draft.change(renewal_at=settled_at)
         return
     for slot in wanted_slots(draft.pool):
-        _renew(draft, slot.number)
+        if _renew(draft, slot.number):
+            rollouts.get_on(draft)
 
 
 def _is_unproven(pool: Pool) -> bool:
@@ -50,7 +51,7 @@ def _is_unproven(pool: Pool) -> bool:
 
 
 def _drop_outdated_starts(draft: Draft) -> None:
-    """End starting successors and spares that nobody wants any more."""
+    """End starting successors, and spares in any state, that nobody wants any more."""
     pool = draft.pool
     target = target_generation(pool)
     for place in draft.places:
@@ -58,12 +59,13 @@ def _drop_outdated_starts(draft: Draft) -> None:
             continue
         for attempt in (place.successor, place.incumbent if place.kind is Kind.SPARE else None):
             worker = None if attempt is None else draft.worker(attempt)
-            if worker is None or worker.generation == target:
+            if worker is None:
                 continue
-            if place.kind is Kind.SPARE and pool.rollout is not None:
-                continue  # it may be needed yet
-            reason = f"generation {target} is wanted"
-            ending.retire(draft, worker, slots.cause_of(draft, worker), reason)
+            why = f"generation {target} is wanted" if worker.generation != target else ""
+            if place.kind is Kind.SPARE:
+                why = "" if pool.rollout is not None else why or worker.outdated
+            if why:  # spares of the old generation may be needed yet while a rollout is on its way
+                ending.retire(draft, worker, slots.cause_of(draft, worker), why)
 
 
 def _send_first(draft: Draft) -> None:
@@ -72,21 +74,22 @@ def _send_first(draft: Draft) -> None:
     target = target_generation(pool)
     if any(w.generation == target and w.kind is Kind.SLOT for w in pool.workers.values()):
         return
+    if any(slot.next_generation == target for slot in wanted_slots(pool)):
+        return  # it waits for the end of the worker before it
     for slot in wanted_slots(pool):
-        waits = slot.state in (SlotState.BACKOFF, SlotState.FAILED, SlotState.EMPTY)
-        if waits and slot.renew_at is None:
+        if slot.state is not SlotState.FILLED:
             slot = slots.pardon(draft, slot, _why(pool))  # noqa: PLW2901 - its new value
-            slots.fill(draft, slot, _why(pool), generation=target)
+            draft.put_slot(replace(slot, next_generation=target))
             return
     for slot in wanted_slots(pool):
         worker = incumbent(pool, slot)
-        if worker is not None and worker.state is WorkerState.STARTING and slot.renew_at is None:
+        if worker is not None and worker.state is WorkerState.STARTING:
             # It has no requests, and if it worked this would still be wanted in its place.
             draft.put_slot(replace(slot, next_generation=target))
             ending.retire(draft, worker, slots.cause_of(draft, worker), _why(pool))
             return
     for slot in wanted_slots(pool):
-        if slot.renew_at is None and _renew(draft, slot.number):
+        if _renew(draft, slot.number):
             return
 
 
@@ -137,7 +140,7 @@ def _may_go_on(pool: Pool) -> bool:
     New workers that fall as soon as they are ready must not replace the last good one. But an
     unproven generation may be what mends the others.
     """
-    alive = sum(worker.kind is Kind.SLOT for worker in pool.workers.values())
+    alive = sum(w.kind is Kind.SLOT and not w.stuck for w in pool.workers.values())
     if alive >= 2 * pool.size + pool.policy.max_surge:
         return False
     return _is_unproven(pool) or _unserved(pool) <= pool.policy.max_unavailable

@@ -7,6 +7,7 @@ from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import (
     Cause,
+    Kind,
     Operation,
     OperationState,
     Rollout,
@@ -15,22 +16,53 @@ from drumd.supervisor.core.model import (
     Worker,
     WorkerState,
 )
-from drumd.supervisor.core.views import has_room, incumbent, serves, wanted_slots
+from drumd.supervisor.core.views import (
+    first_settles_at,
+    has_room,
+    incumbent,
+    serves,
+    wanted_slots,
+)
 
 
-def refusal(draft: Draft) -> str:
-    """Return why a rollout, or a restart, must not begin for want of memory; else ""."""
+FAILURES = (Cause.CRASH, Cause.FAILED_START, Cause.START_TIMEOUT, Cause.HUNG)
+"""Ends that speak against what a worker runs."""
+
+
+def refusal(draft: Draft, *, template: bool) -> str:
+    """Return why workers must not be replaced for want of memory; "" when they may be.
+
+    `template`: a new one has to run beside all the workers first.
+    """
     pool = draft.pool
     if has_room(pool) or pool.room is None:
         return ""
     if not any(serves(pool, slot) for slot in wanted_slots(pool)):
         return ""  # nothing would run beside what is to be started
-    if pool.policy.tight is Tight.NO_SURGE and not pool.preload:
-        return ""
+    if template:
+        return f"no memory for another template ({pool.room.why}); free some"
+    if pool.policy.tight is Tight.NO_SURGE or not pool.policy.max_surge:
+        return ""  # each old worker ends before its successor starts
     return (
         f"no memory for another worker ({pool.room.why}); free some, or set rollout.memory to "
         '"no-surge" to end each old worker before its successor starts'
     )
+
+
+def deadlock(draft: Draft) -> str:
+    """Return why the memory lets nothing go on, although nobody is under way; "" when it does."""
+    pool = draft.pool
+    if pool.policy.max_unavailable or any(
+        worker.state is not WorkerState.READY and not worker.stuck
+        for worker in pool.workers.values()
+    ):
+        return ""
+    if not all(serves(pool, slot) for slot in wanted_slots(pool)):
+        return ""
+    settled_at = first_settles_at(pool)
+    if settled_at is not None and settled_at > draft.now:
+        return ""
+    return refusal(draft, template=False)
 
 
 def begin(draft: Draft, operation: Operation) -> None:
@@ -49,7 +81,8 @@ def begin(draft: Draft, operation: Operation) -> None:
             draft.put_slot(replace(place, renew_at=None, unrenewed=0))
     draft.tell(
         Happened.ROLLOUT_STARTED,
-        f"generation {draft.pool.generation} to {operation.generation}, by {operation.by}",
+        f"generation {draft.pool.generation} to {operation.generation}, "
+        f"by {operation.by or 'an operator'}",
     )
 
 
@@ -74,12 +107,33 @@ def complete(draft: Draft) -> None:
     draft.tell(Happened.ROLLOUT_DONE, f"all slots serve generation {rollout.generation}")
 
 
-def fail(draft: Draft, worker: Worker, reason: str) -> None:
-    """Abort the rollout if it was its worker that failed."""
+def judge(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
+    """Abort the rollout if the end of one of its workers speaks against it.
+
+    A worker that falls soon does, even after an answer: it must not take more good ones' places.
+    One that somebody kills says nothing, unless this goes on and on: it may kill itself.
+    """
     rollout = draft.pool.rollout
-    if rollout is not None and worker.generation == rollout.generation:
-        what = worker.kind.value if worker.kind is not worker.kind.SLOT else "worker"
+    if rollout is None or worker.generation != rollout.generation:
+        return
+    what = "worker" if worker.kind is Kind.SLOT else worker.kind.value
+    policy = draft.pool.policy
+    served = 0.0 if worker.ready_at is None else draft.now - worker.ready_at
+    useful = answered and served >= policy.stable_after
+    if cause in FAILURES and not useful:
         abort(draft, f"its {what} failed: {reason}")
+    elif cause is Cause.SIGNALLED and not useful:
+        killed = rollout.killed + 1
+        draft.change(rollout=replace(rollout, killed=killed))
+        if killed > policy.intensity:
+            abort(draft, f"its workers were killed {killed} times; the last one: {reason}")
+
+
+def get_on(draft: Draft) -> None:
+    """Take note that one more worker is being replaced: kills until now did not stop it."""
+    rollout = draft.pool.rollout
+    if rollout is not None and rollout.killed:
+        draft.change(rollout=replace(rollout, killed=0))
 
 
 def abort(draft: Draft, why: str) -> None:

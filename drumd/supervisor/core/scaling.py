@@ -18,7 +18,7 @@ def consider(draft: Draft, busy: float, queued: int) -> None:
     """
     pool = draft.pool
     scaling = pool.policy.scaling
-    if scaling is None or not pool.up or pool.closing or pool.rollout is not None:
+    if scaling is None or not pool.up or pool.closing:
         return
     if pool.operations or not all(serves(pool, slot) for slot in wanted_slots(pool)):
         draft.change(load=replace(pool.load, above_since=None, below_since=None))
@@ -36,18 +36,16 @@ def consider(draft: Draft, busy: float, queued: int) -> None:
     if load.above_since is not None and draft.now - load.above_since >= scaling.up_after:
         _grow(draft, scaling, f"busy {busy:.0%}, {queued} waiting for {scaling.up_after:g} s")
     elif load.below_since is not None and draft.now - load.below_since >= scaling.down_after:
-        _step(
-            draft,
-            max(scaling.least, pool.size - 1),
-            f"busy {busy:.0%} for {scaling.down_after:g} s",
-        )
+        _shrink(draft, scaling, busy)
 
 
 def _grow(draft: Draft, scaling: Scaling, why: str) -> None:
     pool = draft.pool
     # By half: one at a time is too slow for a rush, and doubling overshoots.
     wish = min(scaling.most, pool.size + max(1, pool.size // 2))
-    if wish > pool.size and not has_room(pool) and pool.room is not None:
+    if wish <= pool.size:
+        return  # an operator may have wanted more
+    if not has_room(pool) and pool.room is not None:
         draft.change(load=LoadSeen(changed_at=draft.now))
         reason = f"would grow to {wish} ({why}), but memory has no room ({pool.room.why})"
         draft.tell(Happened.DAEMON_NOTICE, reason)
@@ -57,10 +55,18 @@ def _grow(draft: Draft, scaling: Scaling, why: str) -> None:
     _step(draft, wish, why)
 
 
+def _shrink(draft: Draft, scaling: Scaling, busy: float) -> None:
+    size = draft.pool.size - 1
+    if size < scaling.least:
+        return
+    if size and busy * draft.pool.size / size >= scaling.up_at:
+        return  # the rest would be so busy that it grew again
+    _step(draft, size, f"busy {busy:.0%} for {scaling.down_after:g} s")
+
+
 def _step(draft: Draft, size: int, why: str) -> None:
-    if size != draft.pool.size:
-        draft.change(load=LoadSeen(changed_at=draft.now))
-        operations.scale_pool(draft, size, why)
+    draft.change(load=LoadSeen(changed_at=draft.now))
+    operations.scale_pool(draft, size, why)
 
 
 def _since(known: float | None, now: float) -> float:

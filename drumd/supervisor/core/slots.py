@@ -31,7 +31,7 @@ def fill(
     """
     pool = draft.pool
     if generation is None:
-        generation = _generation_for(draft, slot)
+        generation = next_one(draft, slot)
     if slot.kind is Kind.SLOT and (spare := ready_spare(pool, generation)) is not None:
         _promote(draft, slot, spare)
         return
@@ -67,9 +67,10 @@ def _start(
         spawned_at=draft.now,
         deadline=draft.now + pool.policy.start_timeout,
         reason=reason,
+        template=None if template is None else template.attempt,
     )
     draft.change(next_attempt=attempt + 1)
-    if pool.room is not None:  # as far as is known until it is measured again
+    if pool.room is not None and slot.kind is not Kind.TEMPLATE:  # as far as is known for now
         draft.change(room=replace(pool.room, workers=pool.room.workers - 1))
     draft.put(worker)
     slot = replace(
@@ -97,10 +98,13 @@ def _start(
     draft.tell(Happened.WORKER_SPAWNED, reason, worker=worker)
 
 
-def _generation_for(draft: Draft, slot: Slot) -> int:
+def next_one(draft: Draft, slot: Slot) -> int:
+    """Return the generation that an empty place is filled with."""
     if slot.kind is Kind.TEMPLATE:
         return slot.number
-    return slot.next_generation or vacancy_generation(draft.pool)
+    if slot.next_generation == target_generation(draft.pool):
+        return slot.next_generation
+    return vacancy_generation(draft.pool)  # what it was to have next is not wanted any more
 
 
 def _promote(draft: Draft, slot: Slot, spare: Worker) -> None:
@@ -154,13 +158,21 @@ def cause_of(draft: Draft, worker: Worker) -> Cause:
 
 
 def fill_empty(draft: Draft) -> None:
-    """Start a worker in each wanted place that is empty and not told to wait."""
+    """Start a worker in each wanted place that is empty and not told to wait.
+
+    A slot in backoff takes a spare at once: that is up, so there is no start to wait with.
+    """
     for kind, number in [(place.kind, place.number) for place in draft.places]:
         place = draft.place(kind, number)  # as it is now: the spare before may have gone from it
-        if place is None:
+        if place is None or not draft.wanted(place):
             continue
-        if place.state is SlotState.EMPTY and draft.wanted(place) and not _must_wait(draft, place):
-            fill(draft, place, place.reason)
+        if place.state is SlotState.EMPTY:
+            if not _must_wait(draft, place):
+                fill(draft, place, place.reason)
+        elif place.state is SlotState.BACKOFF and place.kind is Kind.SLOT:
+            spare = ready_spare(draft.pool, next_one(draft, place))
+            if spare is not None:
+                _promote(draft, place, spare)
 
 
 def _must_wait(draft: Draft, place: Slot) -> bool:
@@ -171,7 +183,7 @@ def _must_wait(draft: Draft, place: Slot) -> bool:
     if place.kind is Kind.SLOT and not has_room(pool):
         # Two would not fit, so the new one waits for the old one's end, which has a deadline.
         return any(
-            worker.slot == place.number and worker.kind is Kind.SLOT
+            worker.slot == place.number and worker.kind is Kind.SLOT and not worker.stuck
             for worker in pool.workers.values()
         )
     return False

@@ -59,19 +59,22 @@ def ready_template(pool: Pool, generation: int) -> Worker | None:
     """Return the template that forks workers of `generation`, None while there is none."""
     for place in pool.templates:
         worker = incumbent(pool, place)
-        if place.number == generation and worker and worker.state is WorkerState.READY:
+        if place.number != generation or worker is None:
+            continue
+        if worker.state is WorkerState.READY and not worker.overdue:
             return worker
     return None
 
 
 def ready_spare(pool: Pool, generation: int) -> Worker | None:
-    """Return the oldest spare of `generation` that could serve at once."""
+    """Return the oldest spare of `generation` that could serve at once, and is not outdated."""
     fit = [
         worker
         for worker in pool.workers.values()
         if worker.kind is Kind.SPARE
         and worker.state is WorkerState.READY
         and worker.generation == generation
+        and not worker.outdated
         and _attentive(worker)
     ]
     return min(fit, key=lambda worker: worker.attempt, default=None)
@@ -145,6 +148,9 @@ def pool_reason(pool: Pool) -> str:
     if troubled:
         worst = max(troubled, key=lambda slot: (slot.state is SlotState.FAILED, slot.since))
         text += f"; slot {worst.number}: {worst.reason}"
+    for place in pool.templates:
+        if place.state in (SlotState.BACKOFF, SlotState.FAILED):
+            text += f"; template of generation {place.number}: {place.reason}"
     if pool.rollout is not None:
         new = [s for s in slots if serves(pool, s) and _generation(pool, s) == target]
         text += f"; rollout to generation {target}: {len(new)} of {len(slots)}"
