@@ -112,6 +112,12 @@ class Rollout(Section):
         json_schema_extra=LIVE,
         description="slots that may be without a ready worker; 0 keeps the pool at full strength",
     )
+    min_ready: Duration = Field(
+        default=1.0,
+        ge=0,
+        json_schema_extra=LIVE,
+        description="how long the first new worker must have served before more are replaced",
+    )
     memory: Literal["refuse", "no-surge", "ignore"] = Field(
         default="refuse",
         json_schema_extra=LIVE,

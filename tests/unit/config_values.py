@@ -54,6 +54,7 @@ POOL: dict[str, tuple[Any, Any]] = {
     "restart.on_exhausted": ("degrade", "exit"),
     "rollout.max_surge": (1, 2),
     "rollout.max_unavailable": (0, 1),
+    "rollout.min_ready": ("1s", "500ms"),
     "rollout.memory": ("refuse", "no-surge"),
     "recycle.max_requests": (None, 10_000),
     "recycle.max_requests_jitter": (0, 500),

@@ -20,8 +20,10 @@ def test_both_sides_have_the_same_defaults() -> None:
 @pytest.mark.parametrize("memory", ["refuse", "no-surge", "ignore"])
 def test_the_budget_reaches_the_core(memory: str) -> None:
     """What `rollout` and `spares` say is what the core replaces workers by."""
-    made = policy(pool(spares=3, rollout={"max_surge": 0, "max_unavailable": 2, "memory": memory}))
+    rollout = {"max_surge": 0, "max_unavailable": 2, "min_ready": "3s", "memory": memory}
+    made = policy(pool(spares=3, rollout=rollout))
     assert (made.max_surge, made.max_unavailable, made.spares) == (0, 2, 3)
+    assert made.min_ready == 3.0
     assert made.tight is Tight(memory)
 
 

@@ -24,7 +24,6 @@ from drumd.supervisor.core.views import (
     wanted_slots,
 )
 
-
 FAILURES = (Cause.CRASH, Cause.FAILED_START, Cause.START_TIMEOUT, Cause.HUNG)
 """Ends that speak against what a worker runs."""
 

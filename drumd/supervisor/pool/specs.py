@@ -31,6 +31,7 @@ def policy(settings: PoolSettings) -> Policy:
         essential=settings.essential,
         max_surge=settings.rollout.max_surge,
         max_unavailable=settings.rollout.max_unavailable,
+        min_ready=settings.rollout.min_ready,
         tight=Tight(settings.rollout.memory),
         spares=settings.spares,
         scaling=scaling(settings),
