@@ -193,8 +193,7 @@ class PoolMachine(RuleBasedStateMachine):
     def config_changes(self, policy: Policy, size: int | None) -> None:
         # What has begun under a larger budget goes on: so the check of the budget needs the same.
         former = self.world.pool.policy
-        budget = {"max_surge": former.max_surge, "max_unavailable": former.max_unavailable}
-        policy = replace(policy, **budget)
+        policy = replace(policy, max_surge=former.max_surge, max_unavailable=former.max_unavailable)
         self.world.post(Reconfigured(policy=policy, size=size))
 
     @rule(workers=st.none() | st.integers(-1, 3))
