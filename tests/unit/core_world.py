@@ -237,12 +237,14 @@ def check_choice(before: Pool, event: Event, decision: Decision) -> None:
         assert spawn.template is None or ready_template(pool, spawn.generation) is not None
     if not pool.up:
         return
+    sizes = [fact.extra["size"] for fact in decision.facts if fact.event is Happened.POOL_SCALED]
+    least = min(pool.size, *(size for size in sizes if isinstance(size, int)), pool.size)
     ended = [
         worker
         for worker in before.workers.values()
         if worker.state is WorkerState.READY
         and worker.kind is Kind.SLOT
-        and worker.slot < pool.size
+        and worker.slot < least
         and worker.attempt != getattr(event, "attempt", None)
         and worker.deadline is None
         and not _is_ready(pool, worker.attempt)

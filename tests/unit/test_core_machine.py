@@ -42,7 +42,6 @@ from drumd.supervisor.core.model import (
 from drumd.supervisor.core.views import next_deadline, serves, templated, wanted_slots
 from tests.unit.core_world import World, settle
 
-REPLACING = (OperationKind.RESTART, OperationKind.RELOAD)
 ENDING = (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLING)
 
 BUDGETS = ((1, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 2))
@@ -293,15 +292,15 @@ class PoolMachine(RuleBasedStateMachine):
             if leaving and not (self.held and leaving[0].ready_at is not None):
                 world.exit(leaving[0].attempt, "exit 0")
             elif starting and self.ending != "hangs":
+                # Slots that are only filled wait as long as somebody kills their workers.
+                reloads = world.pool.operations[0].kind is OperationKind.RELOAD
+                killed = self.ending == "is killed" and reloads
                 world.pass_time(max(0.0, (starting[0].deadline or 0) - world.now - 0.1))
-                # A pool that fills its slots waits as long as somebody kills its workers.
-                replaces = world.pool.operations[0].kind in REPLACING
-                killed = self.ending == "is killed" and replaces
                 if starting[0].attempt in world.pool.workers:
                     world.exit(starting[0].attempt, "exit 3", foreign=killed)
             else:
                 world.to_deadline()
-        raise AssertionError(f"never ends: {world.pool.operations}")
+        raise AssertionError(f"never ends: {world.pool}")
 
     def becomes_what_is_wanted(self) -> None:
         world = self.world

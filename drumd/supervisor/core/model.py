@@ -177,7 +177,7 @@ class Rollout:
     proven: bool = False
     """A worker of it has been ready."""
     killed: int = 0
-    """Its workers that somebody killed before they were of use, since it last got on."""
+    """Its workers that somebody killed before they were of use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ the whole: there are never more than two for each slot.
 
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, rollouts, slots
+from drumd.supervisor.core import ending, slots
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.model import Kind, Pool, Slot, SlotState, Tight, Worker, WorkerState
 from drumd.supervisor.core.views import (
@@ -42,8 +42,7 @@ def renew(draft: Draft) -> None:
         draft.change(renewal_at=settled_at)
         return
     for slot in wanted_slots(draft.pool):
-        if _renew(draft, slot.number):
-            rollouts.get_on(draft)
+        _renew(draft, slot.number)
 
 
 def _is_unproven(pool: Pool) -> bool:

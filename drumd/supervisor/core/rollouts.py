@@ -128,13 +128,6 @@ def judge(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: 
             abort(draft, f"its workers were killed {killed} times; the last one: {reason}")
 
 
-def get_on(draft: Draft) -> None:
-    """Take note that one more worker is being replaced: kills until now did not stop it."""
-    rollout = draft.pool.rollout
-    if rollout is not None and rollout.killed:
-        draft.change(rollout=replace(rollout, killed=0))
-
-
 def abort(draft: Draft, why: str) -> None:
     """Turn back to the generation that the pool had; new workers go when old ones serve."""
     rollout = draft.pool.rollout
