@@ -3,12 +3,21 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from drumd.supervisor.admin.operator import FINAL, Operation, UnknownNameError
 from drumd.supervisor.core.model import Operation as CoreOperation
 
 KEPT = 200
 """Finished operations that can still be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDesk:
+    """The desk over a re-exec; who waits asks again."""
+
+    operations: tuple[Operation, ...]
+    numbers: int
 
 
 class Desk:
@@ -18,6 +27,15 @@ class Desk:
         self._operations: OrderedDict[str, Operation] = OrderedDict()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._numbers = 0
+
+    def keep(self) -> KeptDesk:
+        """Return what `resume` needs."""
+        return KeptDesk(tuple(self._operations.values()), self._numbers)
+
+    def resume(self, kept: KeptDesk) -> None:
+        """Go on with the operations that were known before a re-exec."""
+        self._operations = OrderedDict((known.id, known) for known in kept.operations)
+        self._numbers = kept.numbers
 
     def new_id(self, pool: str) -> str:
         """Return an id that no other operation of this daemon has."""
@@ -41,10 +59,24 @@ class Desk:
             if self._operations.get(core.id) == view:
                 continue
             self._operations[core.id] = view
-            for waiter in self._waiters.pop(core.id, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._wake(core.id)
         self._forget_old()
+
+    def put(self, operation: Operation) -> None:
+        """Take note of how an operation of the daemon's own stands."""
+        self._operations[operation.id] = operation
+        self._wake(operation.id)
+        self._forget_old()
+
+    def release(self) -> None:
+        """Let all who wait have an answer now."""
+        for operation_id in list(self._waiters):
+            self._wake(operation_id)
+
+    def _wake(self, operation_id: str) -> None:
+        for waiter in self._waiters.pop(operation_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def get(self, operation_id: str) -> Operation:
         """Return an operation; raise `UnknownNameError`."""

@@ -1,9 +1,10 @@
 """The commands of `drumctl`: what each takes, and what it does."""
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,7 @@ def _events(call: Call) -> int:
     # One request for both: between two, events could be lost.
     query = {"last": call.given.last, "follow": str(call.given.follow).lower()}
     ending = False
-    for entry in call.client.lines("/events", **query):
+    for entry in _entries(call.client, query):
         if call.given.json:
             print(json.dumps(entry))
         elif "lost" in entry:
@@ -150,6 +151,33 @@ def _events(call: Call) -> int:
             ControlExit.NOT_RUNNING,
         )
     return ControlExit.OK
+
+
+def _entries(client: Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield events until the daemon ends: a re-exec ends the stream, but not the journal."""
+    since = client.get("/status")["since"] if query["follow"] == "true" else None
+    seq = 0
+    while True:
+        entry: dict[str, Any] = {}
+        for entry in client.lines("/events", **query):
+            yield entry
+            seq = entry.get("seq", seq)
+        if since is None or not seq or entry.get("event") in _LAST_EVENTS:
+            return
+        with contextlib.suppress(ControlError):
+            if client.get("/status")["since"] == since:
+                query = {"since": seq, "follow": "true"}
+                continue
+        return
+
+
+def _re_exec(call: Call) -> int:
+    operation = call.client.post("/re-exec")
+    if call.given.no_wait:
+        text = f"{title(operation)}: {operation['id']}, {operation['state']}"
+        print(json.dumps(operation, indent=2) if call.given.json else text)
+        return ControlExit.OK
+    return _outcome(call, operation)
 
 
 def _metrics(call: Call) -> int:
@@ -328,6 +356,15 @@ COMMANDS = {
         "drumctl events -n 100\ndrumctl events -f --json",
         _events_arguments,
         _events,
+    ),
+    "re-exec": Command(
+        "replace drumd's own program, without touching its workers",
+        "Have drumd execute its program anew, by the command that it was started with: so another\n"
+        "version takes over workers and sockets, under the same pid. It is asked first whether it\n"
+        "can; if not, the old one carries on, and the exit code is 1.",
+        "drumctl re-exec",
+        _add_no_wait,
+        _re_exec,
     ),
     "wait": Command(
         "wait for an operation",

@@ -90,7 +90,7 @@ def title(operation: dict[str, Any]) -> str:
     if operation.get("slot") is not None:
         where += f"/{operation['slot']}"
     to = f" to {operation['size']}" if operation.get("size") is not None else ""
-    return f"{operation['kind']} {where}{to}"
+    return f"{operation['kind']} {where}{to}".rstrip()
 
 
 def _progress(operation: dict[str, Any], terminal: Terminal) -> str:

@@ -49,6 +49,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptJournal:
+    """The journal over a re-exec; followers come again with the last number that they know."""
+
+    entries: tuple[Entry, ...]
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Consecutive entries, and how many were lost between the asked position and the first."""
 
@@ -68,11 +76,23 @@ class Journal:
         self._last = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._partings = 0
 
     @property
     def last(self) -> int:
         """The number of the newest entry; 0 before the first."""
         return self._last
+
+    def keep(self) -> KeptJournal:
+        """Return what `resume` needs."""
+        return KeptJournal(tuple(self._entries), self._last)
+
+    def resume(self, kept: KeptJournal) -> None:
+        """Go on with what was recorded before a re-exec."""
+        self._entries = deque(kept.entries)
+        self._weight = sum(map(_weight, self._entries))
+        self._last = kept.last
+        self._trim()
 
     def record(self, fact: Fact) -> Entry:
         """Append `fact`, cut to what is kept of long texts, and wake the followers."""
@@ -80,12 +100,15 @@ class Journal:
         entry = Entry(self._last, time.time(), _bounded(fact))
         self._entries.append(entry)
         self._weight += _weight(entry)
+        self._trim()
+        self._wake()
+        return entry
+
+    def _trim(self) -> None:
         while len(self._entries) > self._size or (
             self._weight > MAX_TOTAL_TEXT and len(self._entries) > 1
         ):
             self._weight -= _weight(self._entries.popleft())
-        self._wake()
-        return entry
 
     def since(self, seq: int, limit: int | None = None) -> Page:
         """Return the entries after number `seq`, oldest first, at most `limit` of them."""
@@ -102,15 +125,21 @@ class Journal:
 
     async def follow(self, seq: int) -> AsyncIterator[Page]:
         """Yield what comes after number `seq`, as it comes, until the journal is closed."""
+        partings = self._partings
         while True:
             page = self.since(seq)
             if page.entries:
                 seq = page.last
                 yield page
-            elif self._closed:
+            elif self._closed or self._partings != partings:
                 return
             else:
                 await self._next()
+
+    def part(self) -> None:
+        """Let those who follow now end once they have read all; new ones may come."""
+        self._partings += 1
+        self._wake()
 
     def close(self) -> None:
         """Let the followers end once they have read all; `record` goes on working."""

@@ -1,7 +1,7 @@
 """Recycling: which ready workers have served their requests, their time, or use too much memory."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from drumd.config.sections import Recycle
@@ -27,6 +27,14 @@ class _Share:
     told_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptShare:
+    """A worker's share of each jitter, over a re-exec."""
+
+    requests: float
+    age: float
+
+
 class Recycling:
     """Finds the workers that are due."""
 
@@ -36,6 +44,14 @@ class Recycling:
         self._board = board
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
         self._shares: dict[int, _Share] = {}
+
+    def keep(self) -> Mapping[int, KeptShare]:
+        """Return what `resume` needs."""
+        return {key: KeptShare(share.requests, share.age) for key, share in self._shares.items()}
+
+    def resume(self, kept: Mapping[int, KeptShare]) -> None:
+        """Go on from before a re-exec."""
+        self._shares = {key: _Share(share.requests, share.age) for key, share in kept.items()}
 
     def look(self, pool: Pool, now: float) -> Iterator[RecycleDue]:
         """Yield each ready worker in a slot that is due, now and then until it is marked."""

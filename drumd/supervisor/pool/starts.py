@@ -75,6 +75,11 @@ class Starts:
             self._give_back(start)
             self._fail(order.attempt, str(error))
 
+    @property
+    def settled(self) -> bool:
+        """Whether every template has answered: a fork on its way is nobody's that can be kept."""
+        return not self._pending
+
     def call_off(self, attempt: int) -> bool:
         """Give up a fork that no answer has come for yet; return False when there is none.
 
