@@ -13,6 +13,7 @@ from tests.e2e.rolling import (
     FULL,
     Serve,
     crowded,
+    one_of_each,
     releases,
     runtimes,
     serve_current,
@@ -62,7 +63,7 @@ def test_recycles_lose_no_request(serve: Serve, releases: Releases, pool: Pool) 
         )
 
 
-@servers
+@one_of_each
 def test_restarts_lose_no_request(serve: Serve, releases: Releases, pool: Pool) -> None:
     """`drumctl restart` replaces all workers, and no request is lost."""
     served = serve_current(serve, releases, pool)

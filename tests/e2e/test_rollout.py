@@ -20,7 +20,6 @@ from tests.e2e.rolling import (
     releases,
     runtimes,
     serve_current,
-    servers,
     succeed,
     wait_only,
 )
@@ -152,7 +151,7 @@ def test_a_symlink_pins_a_release(serve: Serve, releases: Releases, pool: Pool) 
 # --- slow releases ------------------------------------------------------------------------------
 
 
-@servers
+@one_of_each
 def test_a_slow_import_slows_no_request(serve: Serve, releases: Releases, pool: Pool) -> None:
     """While a release imports for 3 s, requests take what they took without a reload."""
     served = serve_current(serve, releases, pool)
@@ -242,7 +241,7 @@ def hanging_on(served: Served) -> Iterator[None]:
         yield
 
 
-@servers
+@one_of_each
 def test_who_hangs_on_holds_up_no_rollout(serve: Serve, releases: Releases, pool: Pool) -> None:
     """Endless streams, clients that never read, and slow ones end at the grace period."""
     served = serve_current(serve, releases, {**pool, **SOON_GONE, "threads": 16})

@@ -171,6 +171,7 @@ def test_next_deadline_is_the_earliest() -> None:
 def test_idle_connections_go_to_the_successor() -> None:
     """A worker that was replaced hands its idle connections to the one that took its slot."""
     world = World(size=3).begin()
+    world.pass_time(1.0)
     world.submit(OperationKind.RESTART, slot=1)
     assert heirs(world.pool) == {}
     world.ready(4)
@@ -190,6 +191,7 @@ def test_idle_connections_go_to_siblings_until_the_successor_is_ready() -> None:
     """Where a worker goes before its successor serves, siblings take over, then the successor."""
     policy = Policy(max_surge=0, max_unavailable=1)
     world = World(size=2, policy=policy).begin()
+    world.pass_time(1.0)
     world.submit(OperationKind.RESTART, slot=0)
     assert heirs(world.pool) == {1: (2,)}
     world.ready(3)
