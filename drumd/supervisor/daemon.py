@@ -141,6 +141,7 @@ class Daemon:
                 self._codewatch.close()
                 for hands in self.hands.values():
                     hands.close()
+                await self._conductor.close()
                 await self._clear_away()
                 await asyncio.wait({serving})
                 await self._server.stop()

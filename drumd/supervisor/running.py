@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
+from pydantic import ValidationError
+
 from drumd import __version__
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
@@ -20,9 +22,11 @@ from drumd.supervisor.daemon import Daemon
 from drumd.supervisor.holdings import Holdings
 from drumd.supervisor.observe.logging import Logs
 from drumd.supervisor.reexec.document import Document, from_memory
+from drumd.supervisor.reexec.errors import ReexecError
 from drumd.supervisor.reexec.program import Program
 from drumd.supervisor.signals import leave_to_main_thread
 from drumd.supervisor.sockets.errors import ListenError
+from drumd.wire.scoreboard import ScoreboardError
 
 
 def run_daemon(loaded: Loaded) -> int:
@@ -55,15 +59,18 @@ def resume_daemon(state: int, failure: str) -> Callable[[], int]:
     loaded = kept.config.load()
     stack = ExitStack()
     logs, loop = _begin(loaded, stack)
-    daemon = Daemon(
-        loaded,
-        logs,
-        loop,
-        stack,
-        program=Program.running().typed_as(document.program),
-        hold=lambda daemon: Holdings.resume(kept.holdings, loop, daemon.retired_is_quiet),
-        kept=kept,
-    )
+    try:
+        daemon = Daemon(
+            loaded,
+            logs,
+            loop,
+            stack,
+            program=Program.running().typed_as(document.program),
+            hold=lambda daemon: Holdings.resume(kept.holdings, loop, daemon.retired_is_quiet),
+            kept=kept,
+        )
+    except (OSError, ScoreboardError, ValidationError) as error:
+        raise ReexecError(f"cannot go on with what was kept: {error}") from error
 
     def run() -> int:
         with stack:

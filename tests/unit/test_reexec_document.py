@@ -141,7 +141,20 @@ def test_everything_is_read_as_it_was(kept: KeptDaemon) -> None:
 def test_a_name_that_is_no_text_is_no_obstacle(kept: KeptDaemon) -> None:
     """A lone surrogate, which no UTF-8 can carry, costs one character and nothing else."""
     entry = decode(encode(kept, PROGRAM)).state.journal.entries[0]
-    assert entry.fact.reason == "odd name ?"
+    assert entry.reason == "odd name ?"
+
+
+def test_an_event_of_another_version_is_told_as_a_notice(kept: KeptDaemon) -> None:
+    """The journal goes on with its numbers, whatever another version's events are called."""
+
+    def change(document: Any) -> None:
+        document["state"]["journal"]["entries"][0]["event"] = "moon.landed"
+
+    journal = Journal(10)
+    journal.resume(decode(changed(kept, change)).state.journal)
+    (entry,) = journal.tail(10).entries
+    assert (entry.seq, entry.fact.event) == (1, Happened.DAEMON_NOTICE)
+    assert entry.fact.reason.startswith("moon.landed: odd name")
 
 
 def test_the_config_in_force_comes_back(tmp_path: Path) -> None:

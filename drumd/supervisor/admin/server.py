@@ -50,11 +50,16 @@ class AdminServer:
         self._public = list(public)
         self._policy = Policy(group)
         self._servers: list[HttpServer] = []
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Import what is needed, in a thread, and answer from then on."""
         if self._admin_socket is None and not self._public:
             return
+        async with self._turn:
+            await self._start()
+
+    async def _start(self) -> None:
         await asyncio.to_thread(_import_heavy)
         from drumd.supervisor.admin.app import create_app, create_public_app  # noqa: PLC0415
         from drumd.supervisor.admin.http import HttpServer  # noqa: PLC0415
@@ -73,9 +78,10 @@ class AdminServer:
 
     async def pause(self) -> None:
         """Answer what is in flight (1 s) and nothing more; who connects waits until `start`."""
-        self._operator.release()
-        await asyncio.gather(*(server.stop() for server in self._servers))
-        self._servers.clear()
+        async with self._turn:
+            self._operator.release()
+            await asyncio.gather(*(server.stop() for server in self._servers))
+            self._servers.clear()
 
     async def stop(self) -> None:
         """End the followers of the journal, answer what is in flight (1 s), close and unlink.

@@ -7,12 +7,12 @@ nothing, holds nobody up, and learns how many entries it lost when it comes back
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from drumd.supervisor.core.facts import Fact
+from drumd.supervisor.core.facts import Fact, Happened
 
 MAX_TEXT = 16_384
 """Characters of one text (a reason, the stacks of a worker) that are kept."""
@@ -48,11 +48,56 @@ class Entry:
         return {key: merged[key] for key in order if merged.get(key) is not None}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptEntry:
+    """An entry over a re-exec; its event may be one that another version lacks."""
+
+    seq: int
+    time: float
+    event: str
+    reason: str
+    pool: str | None = None
+    slot: int | None = None
+    generation: int | None = None
+    attempt: int | None = None
+    extra: Mapping[str, int | float | str | None]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "KeptEntry":
+        """Return what `entry` needs."""
+        fact = entry.fact
+        return cls(
+            seq=entry.seq,
+            time=entry.time,
+            event=fact.event.value,
+            reason=fact.reason,
+            pool=fact.pool,
+            slot=fact.slot,
+            generation=fact.generation,
+            attempt=fact.attempt,
+            extra=dict(fact.extra),
+        )
+
+    def entry(self) -> Entry:
+        """Return the entry; an event that is not known here is a notice that names it."""
+        known = self.event in {event.value for event in Happened}
+        fact = Fact(
+            event=Happened(self.event) if known else Happened.DAEMON_NOTICE,
+            reason=self.reason if known else f"{self.event}: {self.reason}",
+            pool=self.pool,
+            slot=self.slot,
+            generation=self.generation,
+            attempt=self.attempt,
+            extra=self.extra,
+        )
+        return Entry(self.seq, self.time, fact)
+
+
 @dataclass(frozen=True, slots=True)
 class KeptJournal:
     """The journal over a re-exec; followers come again with the last number that they know."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[KeptEntry, ...]
     last: int
 
 
@@ -85,11 +130,11 @@ class Journal:
 
     def keep(self) -> KeptJournal:
         """Return what `resume` needs."""
-        return KeptJournal(tuple(self._entries), self._last)
+        return KeptJournal(tuple(map(KeptEntry.of, self._entries)), self._last)
 
     def resume(self, kept: KeptJournal) -> None:
         """Go on with what was recorded before a re-exec."""
-        self._entries = deque(kept.entries)
+        self._entries = deque(each.entry() for each in kept.entries)
         self._weight = sum(map(_weight, self._entries))
         self._last = kept.last
         self._trim()

@@ -97,6 +97,12 @@ class Conductor:
         self._task = asyncio.get_running_loop().create_task(self._carry_out(operation))
         return operation
 
+    async def close(self) -> None:
+        """Give up what goes on: the daemon ends."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
     async def _carry_out(self, operation: Operation) -> None:
         try:
             await self._replace(Errand(operation=operation.id, began=time.monotonic()))

@@ -32,7 +32,13 @@ class Order:
 def take_order(environ: MutableMapping[str, str]) -> Order | None:
     """Return the order that this process was started with, and remove it; None without one."""
     value = environ.pop(VARIABLE, None)
-    return None if value is None else Order(**json.loads(value))
+    try:
+        return None if value is None else Order(**json.loads(value))
+    except (ValueError, TypeError):
+        raise SystemExit(
+            f"drumd: cannot read {VARIABLE}: drumd sets it itself when it replaces its program; "
+            "unset it"
+        ) from None
 
 
 def read_state(fd: int) -> bytes:
