@@ -190,6 +190,43 @@ def test_failed_restart_forgets_that_its_workers_were_due() -> None:
     assert not drained(world)
 
 
+def failed_slot(world: World, number: int) -> None:
+    """Let a slot fail, with `intensity` 0."""
+    world.exit(world.slot(number).incumbent or 0, "killed by SIGSEGV")
+    assert world.slot(number).state is SlotState.FAILED
+
+
+def test_restart_of_a_slot_goes_on_though_another_has_failed() -> None:
+    """One slot can be restarted with a successor beside it, whatever became of the others."""
+    world = World(size=2, policy=Policy(intensity=0)).begin()
+    failed_slot(world, 1)
+    number = world.submit(OperationKind.RESTART, slot=0)
+    assert starting(world) == [3]
+    world.ready(3)
+    world.exit(1, "exit 0")
+    assert world.operation(number).state is OperationState.DONE
+
+
+def test_restart_of_a_slot_fails_where_no_other_may_go() -> None:
+    """Where the budget lets no slot go since another has failed, a restart says so and ends."""
+    policy = Policy(max_surge=0, max_unavailable=1, intensity=0)
+    world = World(size=2, policy=policy).begin()
+    failed_slot(world, 1)
+    number = world.submit(OperationKind.RESTART, slot=0)
+    world.pass_time(1.0)
+    assert world.operation(number).state is OperationState.FAILED
+    assert world.operation(number).reason.startswith("slot 1 is down, so no other may be: 1 crash")
+    settle_ready(world)
+    assert 1 in world.pool.workers
+
+
+def settle_ready(world: World) -> None:
+    """Let the failed slot be tried again, with success."""
+    world.to_deadline()
+    world.all_ready()
+    settle(world)
+
+
 # --- memory -------------------------------------------------------------------------------------
 
 
