@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from drumd import __version__
@@ -131,7 +132,7 @@ class Daemon:
             self._make_pools(), self._hands, self._announcer, loop, self._around.look_interval
         )
         self._reloader = Reloader(
-            loaded, self._owner, self._hands, self, self._submit, self._follow_code
+            loaded, self._owner, self._hands, self, self._submit, self._follow
         )
         self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
         self._office = Office(
@@ -161,7 +162,7 @@ class Daemon:
         signals = SignalDesk(self._owner, self._office, self._announcer)
         with caught(self._loop, signals.take):
             self._watchman.start()
-            self._follow_code(self._loaded.settings)
+            self._follow(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
             try:
                 ended = await self._owner.run()
@@ -202,7 +203,8 @@ class Daemon:
     ) -> Operation:
         return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
 
-    def _follow_code(self, settings: Settings) -> None:
+    def _follow(self, settings: Settings) -> None:
+        self._logs.set_level(settings.supervisor.log_level)
         self._codewatch.follow(dict(settings.pools))
 
     # --- pools that come and go -----------------------------------------------------------------
@@ -211,7 +213,7 @@ class Daemon:
         """Bind a new pool's addresses and have hands for it; raise `ListenError`."""
         listeners = self._open_listeners(name, settings, Inherited.none())
         self._hands[name] = Hands(name, settings, listeners, self._around)
-        return _make_pool(name, settings)
+        return replace(_make_pool(name, settings), added=True)
 
     def discard(self, name: str) -> None:
         """Close what `open` opened, of a pool without workers."""

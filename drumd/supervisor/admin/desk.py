@@ -3,9 +3,11 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from drumd.supervisor.admin.operator import FINAL, Operation, UnknownNameError
 from drumd.supervisor.core.model import Operation as CoreOperation
+from drumd.supervisor.core.model import OperationState
 
 KEPT = 200
 """Finished operations that can still be asked for."""
@@ -24,9 +26,19 @@ class Desk:
         self._numbers += 1
         return f"{pool}-{self._numbers}"
 
-    def update(self, pool: str, operations: Iterable[CoreOperation]) -> None:
-        """Take note of how operations stand, and wake those who wait for a change."""
+    def update(
+        self,
+        pool: str,
+        operations: Iterable[CoreOperation],
+        *,
+        last_lines: tuple[str, ...] = (),
+    ) -> None:
+        """Take note of how operations stand, and wake those who wait for a change.
+
+        `last_lines`: of the worker that one failed by, if one of them has just failed.
+        """
         for core in operations:
+            known = self._operations.get(core.id)
             view = Operation(
                 id=core.id,
                 pool=pool,
@@ -37,14 +49,25 @@ class Desk:
                 size=core.size,
                 progress=core.progress,
                 requested_by=core.by,
+                slots=() if known is None else known.slots,
+                last_lines=last_lines if core.state is OperationState.FAILED else (),
             )
-            if self._operations.get(core.id) == view:
-                continue
-            self._operations[core.id] = view
-            for waiter in self._waiters.pop(core.id, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._put(view)
         self._forget_old()
+
+    def draw(self, operation_id: str, slots: tuple[str, ...]) -> None:
+        """Take note of how far an operation is, slot by slot."""
+        known = self._operations.get(operation_id)
+        if known is not None:
+            self._put(replace(known, slots=slots))
+
+    def _put(self, view: Operation) -> None:
+        if self._operations.get(view.id) == view:
+            return
+        self._operations[view.id] = view
+        for waiter in self._waiters.pop(view.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def get(self, operation_id: str) -> Operation:
         """Return an operation; raise `UnknownNameError`."""

@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 from drumd import __version__
-from drumd.config.diff import Changes
 from drumd.config.kinds import MAX_WORKERS
+from drumd.config.loading import Loaded
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import (
     FINAL,
+    MAX_QUEUED,
     Operation,
+    Pending,
     RefusedError,
     Reload,
     UnknownNameError,
@@ -29,9 +31,6 @@ from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.processes.exits import Exits
 from drumd.supervisor.reloading import Reloader
 from drumd.wire.scoreboard import Scoreboard
-
-MAX_QUEUED = 16
-"""Operations that may wait for one pool."""
 
 
 class Office:
@@ -125,7 +124,11 @@ class Office:
         """Read the config again and begin what it changes, of one pool or of all."""
         return await self._reloader.reload(pool, by)
 
-    async def changes(self) -> Changes:
+    def config(self) -> Loaded:
+        """Return the config in force."""
+        return self._reloader.loaded
+
+    async def changes(self) -> Pending:
         """Return what a reload would change."""
         return await self._reloader.changes()
 

@@ -177,6 +177,7 @@ class Care:
         record = record_of(self._around.board, handle)
         self._crew.tally.fold(record)
         self._crew.last_words = list(handle.last_lines)
+        self._crew.last_lines[handle.attempt] = tuple(handle.last_lines)
         del self._crew.handles[handle.attempt]
         handle.child.close()
         oom = status.signal == signal.SIGKILL and self._around.out_of_memory.struck()

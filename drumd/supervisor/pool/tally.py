@@ -15,6 +15,8 @@ class Tally:
         self.exits: Counter[str] = Counter()
         self.start_durations = [0] * (len(START_BOUNDS) + 1)
         self.start_seconds = 0.0
+        self.rollouts: Counter[str] = Counter()
+        """Rollouts that have ended, by outcome (`snapshot.OUTCOMES`)."""
         self.handed = 0
         """Idle connections that drained workers have handed to others."""
 
