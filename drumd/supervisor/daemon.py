@@ -198,10 +198,13 @@ class Daemon:
         pool: str,
         by: str,
         *,
+        size: int | None = None,
         generation: int | None = None,
         preload: bool = False,
     ) -> Operation:
-        return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
+        return self._office.submit(
+            kind, pool, by=by, size=size, generation=generation, preload=preload
+        )
 
     def _follow(self, settings: Settings) -> None:
         self._logs.set_level(settings.supervisor.log_level)

@@ -7,7 +7,7 @@ ones started, what is live counts at once, and last the pools whose workers woul
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,7 @@ class Submit(Protocol):
         pool: str,
         by: str,
         *,
+        size: int | None = None,
         generation: int | None = None,
         preload: bool = False,
     ) -> Operation:
@@ -116,6 +117,8 @@ class Reloader:
             self._check(changes, rolling)
             opened = self._rebind(changes)
             operations, notes = self._begin(changes, wanted, opened, rolling, by)
+            if only is None:
+                notes += self._left_out(changes, wanted, rolling)
             self._loaded = self._in_force(fresh, wanted, only)
             self._on_change(self._loaded.settings)
             notes += [str(warning) for warning in fresh.warnings]
@@ -283,17 +286,24 @@ class Reloader:
                 self._owner.add(opened[pool.name])
                 operations.append(self._submit(OperationKind.START, pool.name, by))
             else:
-                self._reconfigure(pool, pool.after)
+                size = self._reconfigure(pool, pool.after, rolls=pool.name in rolling)
+                if size is not None:
+                    operations.append(self._submit(OperationKind.SCALE, pool.name, by, size=size))
         for name in rolling:
             settings = wanted.pools[name]
             generation = self._hands[name].prepare(settings)
             operations.append(self._submit_rollout(name, by, generation, settings))
-        still = [n for n in wanted.pools if n not in rolling and n in self._loaded.settings.pools]
-        if rolling and still:
-            notes.append(f"not rolled, since nothing of their workers changed: {', '.join(still)}")
-        if changes.restart:
-            notes.append(f"takes effect when drumd is restarted: {', '.join(changes.restart)}")
         return operations, notes
+
+    def _left_out(
+        self, changes: Changes, wanted: Settings, rolling: Sequence[str]
+    ) -> Iterator[str]:
+        """Yield what a reload of everything leaves as it is."""
+        still = [n for n in wanted.pools if n not in rolling and n in self._loaded.settings.pools]
+        if still:
+            yield f"not rolled, since nothing of their workers changed: {', '.join(still)}"
+        if changes.restart:
+            yield f"takes effect when drumd is restarted: {', '.join(changes.restart)}"
 
     def _submit_rollout(
         self, name: str, by: str, generation: int, settings: PoolSettings
@@ -302,10 +312,16 @@ class Reloader:
             OperationKind.RELOAD, name, by, generation=generation, preload=settings.preload
         )
 
-    def _reconfigure(self, pool: PoolChange, after: PoolSettings) -> None:
+    def _reconfigure(self, pool: PoolChange, after: PoolSettings, *, rolls: bool) -> int | None:
+        """Have what is live count; return the size that is left to be brought about.
+
+        One that rolls gets its size at once: what is missing is filled by the rollout.
+        """
         self._hands[pool.name].reconfigure(after)
         size = pool.resized(self._owner.pools[pool.name].size)
-        self._owner.post(pool.name, Reconfigured(policy=policy(after), size=size))
+        at_once = size if rolls else None
+        self._owner.post(pool.name, Reconfigured(policy=policy(after), size=at_once))
+        return None if rolls else size
 
 
 def _directory(settings: PoolSettings) -> Path:

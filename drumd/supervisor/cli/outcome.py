@@ -140,8 +140,10 @@ def title(operation: Document) -> str:
 def _progress(operation: Document, terminal: Terminal) -> str:
     done, total = operation["progress"]
     count = f"{done}/{total} " if total else ""
-    head = f"{title(operation)} {bar(operation['slots'], terminal)}{count}"
-    state, reason = operation["state"], operation["reason"]
+    head = f"{title(operation)} {bar(operation['slots'], terminal)}"
+    state, reason = operation["state"], escape(operation["reason"])
     if reason == state:  # it waits, and there is no more to say
-        return f"{head.rstrip()}: {state}"
-    return f"{head}{state}: {escape(reason)}"
+        return f"{head}{count}".rstrip() + f": {state}"
+    if state == "running" and reason.startswith(f"{done} of {total} "):
+        return f"{head}{reason}"  # that says both
+    return f"{head}{count}{state}: {reason}"
