@@ -6,8 +6,9 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from bench import machine
+from bench import document, machine
 from bench.effort import FULL, QUICK, Effort
 from bench.load import wrk_is_there
 from bench.report import Result
@@ -55,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.append(result)
         if not arguments.json:
             print(f"\n{result.as_text()}", flush=True)
+    if arguments.write:
+        document.update(arguments.write, results, facts, _command(arguments))
     if arguments.json:
-        document = {"machine": facts, "results": [result.as_document() for result in results]}
-        print(json.dumps(document, indent=2))
+        written = {"machine": facts, "results": [result.as_document() for result in results]}
+        print(json.dumps(written, indent=2))
     return int(failed)
 
 
@@ -78,6 +81,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="about a minute, and rough")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put the tables into a document, such as docs/benchmarks.md, in place of older ones",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=MEASURES,
@@ -85,6 +94,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"only this one, may be repeated: {', '.join(MEASURES)}",
     )
     return parser.parse_args(argv)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command that measures the same again."""
+    only = [f"--only {name}" for name in arguments.only or ()]
+    return " ".join(["python -m bench", *["--quick"] * arguments.quick, *only])
 
 
 def _complain(text: str) -> None:

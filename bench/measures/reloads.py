@@ -81,8 +81,7 @@ def _measure(server: Server, reloads: int) -> dict[str, Value]:
         time.sleep(QUIET)
         quiet = watched.clients.cut()
         seconds = [_reload(site, watched, str(number)) for number in range(2, 2 + reloads)]
-        time.sleep(QUIET)  # what a reload leaves behind may fail late
-        watched.clients.cut()
+        watched.look(QUIET)  # what a reload leaves behind may fail late
         loud = sum(watched.reports, Report())
     return {
         "server": server.name,

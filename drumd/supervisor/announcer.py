@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.picture import picture
@@ -21,6 +21,17 @@ EXTENSION = 15.0
 """Seconds that systemd is asked for at a time while apps load or drain; well above a look."""
 EXTEND_EVERY = 5.0
 _ENDS = (Happened.WORKER_EXITED, Happened.TEMPLATE_EXITED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAnnouncer:
+    """What systemd has been told, which hears nothing of it twice, and what is counted."""
+
+    status: str
+    ready_told: bool
+    reloading: bool = False
+    rolling: frozenset[str] = frozenset()
+    """Pools with a rollout that has not ended."""
 
 
 class Announcer:
@@ -50,6 +61,22 @@ class Announcer:
         self._watchdog_every = watchdog_interval()
         self._watchdog_due = 0.0
         self._extension_due = 0.0
+
+    def keep(self) -> KeptAnnouncer:
+        """Return what `resume` needs."""
+        return KeptAnnouncer(
+            status=self._status,
+            ready_told=self._ready_told,
+            reloading=self._reloading,
+            rolling=frozenset(self._rolling),
+        )
+
+    def resume(self, kept: KeptAnnouncer) -> None:
+        """Go on from what was told before a re-exec."""
+        self._status = kept.status
+        self._ready_told = kept.ready_told
+        self._reloading = kept.reloading
+        self._rolling = set(kept.rolling)
 
     def tell(self, fact: Fact) -> None:
         """Record a fact, log it, and count it where it counts."""

@@ -2,30 +2,27 @@
 
 import asyncio
 import os
-import secrets
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from drumd import __version__
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
 from drumd.config.settings import PoolSettings, Settings
-from drumd.exitcodes import DaemonExit
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.office import Office
 from drumd.supervisor.admin.operator import Operation
-from drumd.supervisor.admin.server import AdminServer, bind_public
-from drumd.supervisor.admin.socket import AdminSocket, AdminSocketError, NoPlaceError, claim
+from drumd.supervisor.admin.server import AdminServer
 from drumd.supervisor.announcer import Announcer
 from drumd.supervisor.codewatch import CodeWatch
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import OperationKind, Pool
+from drumd.supervisor.core.model import OperationKind, OperationState, Pool
+from drumd.supervisor.holdings import LEASES, Holdings, open_listeners
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.logging import Logs
-from drumd.supervisor.observe.metricfiles import MetricFiles
 from drumd.supervisor.observe.notify import Notifier
 from drumd.supervisor.owner import Ended, Owner
 from drumd.supervisor.pool.hands import Hands
@@ -35,132 +32,105 @@ from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.processes.cgroup import delegated_cgroup
 from drumd.supervisor.processes.exits import Exits, become_subreaper
 from drumd.supervisor.processes.marks import kill_marked, kill_strays
-from drumd.supervisor.processes.spawn import seal_inherited_fds
 from drumd.supervisor.processes.watchman import Watchman
+from drumd.supervisor.reexec.check import Check
+from drumd.supervisor.reexec.conductor import Conductor, UnsettledError, end
+from drumd.supervisor.reexec.document import Errand, KeptConfig, KeptDaemon
+from drumd.supervisor.reexec.program import Program
 from drumd.supervisor.reloading import Reloader
 from drumd.supervisor.signals import SignalDesk, caught
-from drumd.supervisor.sockets.binding import Listeners
-from drumd.supervisor.sockets.errors import ListenError
 from drumd.supervisor.sockets.inherited import Inherited
-from drumd.wire.address import parse_address
-from drumd.wire.scoreboard import Scoreboard
 
-LEASES = 1024
-"""Workers that may live at once, of all pools, those that drain included."""
 MAX_LOOK_INTERVAL = 0.5
 """Seconds between looks at the heartbeats: few wake-ups, and yet a stall shows within 1.5 s."""
 MIN_LOOK_INTERVAL = 0.05
 STRAY_PASSES = 100
 """Looks for adopted orphans at the end, before giving up on what forks faster than it is killed."""
-
-
-def run_daemon(loaded: Loaded) -> int:
-    """Run until asked to stop, or until there is no use; return the exit code."""
-    settings = loaded.settings.supervisor
-    logs = Logs(level=settings.log_level, form=settings.log_format)
-    loop = asyncio.new_event_loop()
-    with ExitStack() as stack:
-        stack.callback(logs.close)
-        stack.callback(loop.close)
-        try:
-            daemon = Daemon(loaded, logs, loop, stack)
-        except (ListenError, AdminSocketError, OSError) as refusal:
-            logs.write("error", f"drumd: {refusal}")
-            return DaemonExit.START_FAILED
-        ended = loop.run_until_complete(daemon.run())
-        if ended.code is not DaemonExit.STOPPED:
-            # By the log's writer: a write of our own would hang where nobody reads.
-            words = daemon.last_words() if ended.code is DaemonExit.START_FAILED else []
-            logs.write("error", "\n".join([f"drumd: cannot go on: {ended.reason}", *words]))
-        return ended.code
+LOG_PATIENCE = 0.5
+"""Seconds that a re-exec waits for the receiver of the log, and for the apps' metric files."""
 
 
 class Daemon:
-    """One run of the daemon, from the sockets that it binds to the last process that it clears.
+    """One run of the daemon, with what it holds, to the last process that it clears.
 
-    What is opened goes on `stack`, to be closed in the opposite order. Making one raises
-    `ListenError`, `AdminSocketError` or OSError when something is refused; nothing has been started
-    then that would have to end.
+    What has to be closed goes on `stack`. Making one changes nothing outside of this process, so
+    that a re-exec can be given up until `run`.
     """
 
     def __init__(
-        self, loaded: Loaded, logs: Logs, loop: asyncio.AbstractEventLoop, stack: ExitStack
+        self,
+        loaded: Loaded,
+        logs: Logs,
+        loop: asyncio.AbstractEventLoop,
+        stack: ExitStack,
+        *,
+        program: Program,
+        hold: Callable[["Daemon"], Holdings],
+        kept: KeptDaemon | None = None,
     ) -> None:
+        """Hold what `hold` opens, and begin anew, or with what a re-exec has `kept`."""
         self._loaded = loaded
-        self._settings = loaded.settings.supervisor
-        self._pools = loaded.settings.pools
         self._logs = logs
         self._loop = loop
-        self._instance = f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._hands: dict[str, Hands] = {}
+        self.hands: dict[str, Hands] = {}
         become_subreaper()
-        inherited = Inherited.from_environment(os.environ)
-        seal_inherited_fds()
-        admin_socket, self._no_place = self._claim_admin_socket(stack)
-        public = bind_public(self._settings.admin_bind) if self._settings.admin_bind else []
-        listeners = self._listen(inherited, stack)
-        self._unused = inherited.close()
-        board = Scoreboard.create(LEASES)
-        stack.callback(board.close)
-        exits = Exits(loop)
-        stack.callback(exits.close)
-        files = MetricFiles.create(os.environ)
-        stack.callback(files.remove)
-
-        desk = Desk()
-        journal = Journal(self._settings.journal_size)
-        self._announcer = Announcer(journal, logs, Notifier(), desk, self._hands)
-        self._around = Surroundings(
-            loop=loop,
-            instance=self._instance,
-            supervisor_pid=os.getpid(),
-            board=board,
-            leases=Leases(LEASES),
-            exits=exits,
-            logs=logs,
-            files=files,
-            app_metrics=AppMetrics(),
-            environ=os.environ,
-            cgroup=delegated_cgroup(),
-            look_interval=self._look_interval(),
-            post=self._post,
-            tell=self._announcer.tell,
-        )
-        for name, settings in self._pools.items():
-            self._hands[name] = Hands(name, settings, listeners[name], self._around)
+        self._holdings = hold(self)
+        stack.callback(self._holdings.close)
+        self._exits = Exits(loop)
+        stack.callback(self._exits.close)
+        self._desk = Desk()
+        self._journal = Journal(loaded.settings.supervisor.journal_size)
+        self.announcer = Announcer(self._journal, logs, Notifier(), self._desk, self.hands)
+        self._around = self._surroundings()
+        for name, listeners in self._holdings.listeners.items():
+            self.hands[name] = Hands(
+                name,
+                loaded.settings.pools[name] if kept is None else kept.hands[name],
+                listeners,
+                self._around,
+            )
         self._owner = Owner(
-            self._make_pools(), self._hands, self._announcer, loop, self._around.look_interval
+            self._make_pools(), self.hands, self.announcer, loop, self._around.look_interval
         )
-        self._reloader = Reloader(
-            loaded, self._owner, self._hands, self, self._submit, self._follow
-        )
+        self._reloader = Reloader(loaded, self._owner, self.hands, self, self._submit, self._follow)
         self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
+        self._conductor = Conductor(self, program, self._desk, self.announcer.tell)
+        admin_socket = self._holdings.admin_socket
         self._office = Office(
             self._owner,
-            self._hands,
-            desk,
-            journal,
-            board,
-            exits=exits,
+            self.hands,
+            self._desk,
+            self._journal,
+            self._holdings.board,
+            exits=self._exits,
             logs=logs,
             reloader=self._reloader,
             admin_socket=None if admin_socket is None else str(admin_socket.path),
+            started_at=self._holdings.started_at,
+            re_exec=self._conductor.request,
         )
-        self._watchman = Watchman(loop, exits, self._instance, self._notice)
+        self._watchman = Watchman(loop, self._exits, self._holdings.instance, self.notice)
         stack.callback(self._watchman.close)
+        self._signals = SignalDesk(self._owner, self._office, self.announcer)
         self._server = AdminServer(
             self._office,
             self._around.app_metrics,
             admin_socket=admin_socket,
-            public=public,
-            group=self._settings.admin_group,
+            public=self._holdings.public,
+            group=loaded.settings.supervisor.admin_group,
         )
+        if kept is not None:
+            self._resume(kept)
 
-    async def run(self) -> Ended:
-        """Serve until the owner ends; then leave nobody behind."""
-        self._tell_start()
-        signals = SignalDesk(self._owner, self._office, self._announcer)
-        with caught(self._loop, signals.take):
+    async def run(self, begin: Callable[["Daemon"], None]) -> Ended:
+        """Serve until the owner ends; then leave nobody behind.
+
+        `begin` is called once signals are caught, before anything is decided.
+        """
+        with caught(self._loop, self._signals.take):
+            begin(self)
+            self._signals.begin()
+            self._tidy()
             self._watchman.start()
             self._follow(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
@@ -168,29 +138,57 @@ class Daemon:
                 ended = await self._owner.run()
             finally:
                 self._codewatch.close()
-                for hands in self._hands.values():
+                for hands in self.hands.values():
                     hands.close()
+                await self._conductor.close()
                 await self._clear_away()
                 await asyncio.wait({serving})
                 await self._server.stop()
         extra = {"exit": int(ended.code)}
-        self._announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=ended.reason, extra=extra))
+        self.announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=ended.reason, extra=extra))
         return ended
+
+    @property
+    def loaded(self) -> Loaded:
+        """The config in force."""
+        return self._loaded
+
+    @property
+    def notes(self) -> list[str]:
+        """What an operator may want to know of how sockets and files were had."""
+        return self._holdings.notes
+
+    def notice(self, text: str) -> None:
+        """Tell the operator something that changes nothing."""
+        self.announcer.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text))
 
     def last_words(self) -> list[str]:
         """Return what the last workers of the pools that never got ready had printed."""
         words: list[str] = []
         for name, pool in self._owner.pools.items():
-            lines = self._hands[name].crew.last_words
+            lines = self.hands[name].crew.last_words
             if lines and not pool.was_ready:
                 words += [f"the last lines of a worker of pool {name}:", *(f"  {x}" for x in lines)]
         return words
 
-    def _post(self, pool: str, event: Event) -> None:
-        self._owner.post(pool, event)
+    def retired_is_quiet(self, pool: str, slot: int) -> None:
+        """Nobody waits at a retiring slot's listeners."""
+        self.hands[pool].retired_is_quiet(slot)
 
-    def _retired_is_quiet(self, pool: str, slot: int) -> None:
-        self._hands[pool].retired_is_quiet(slot)
+    # --- pools that come and go -----------------------------------------------------------------
+
+    def open(self, name: str, settings: PoolSettings) -> Pool:
+        """Bind a new pool's addresses and have hands for it; raise `ListenError`."""
+        on_quiet = partial(self.retired_is_quiet, name)
+        listeners = open_listeners(self._loop, settings, on_quiet, Inherited.none())
+        self._holdings.listeners[name] = listeners
+        self.hands[name] = Hands(name, settings, listeners, self._around)
+        return replace(_make_pool(name, settings), added=True)
+
+    def discard(self, name: str) -> None:
+        """Close what `open` opened, of a pool without workers."""
+        self.hands.pop(name).close()
+        self._holdings.listeners.pop(name).close()
 
     def _submit(
         self,
@@ -210,81 +208,138 @@ class Daemon:
         self._logs.set_level(settings.supervisor.log_level)
         self._codewatch.follow(dict(settings.pools))
 
-    # --- pools that come and go -----------------------------------------------------------------
-
-    def open(self, name: str, settings: PoolSettings) -> Pool:
-        """Bind a new pool's addresses and have hands for it; raise `ListenError`."""
-        listeners = self._open_listeners(name, settings, Inherited.none())
-        self._hands[name] = Hands(name, settings, listeners, self._around)
-        return replace(_make_pool(name, settings), added=True)
-
-    def discard(self, name: str) -> None:
-        """Close what `open` opened, of a pool without workers."""
-        hands = self._hands.pop(name)
-        hands.close()
-        hands.listeners.close()
-
-    def _notice(self, text: str) -> None:
-        self._announcer.tell(Fact(event=Happened.DAEMON_NOTICE, reason=text))
-
     # --- beginnings -----------------------------------------------------------------------------
 
-    def _claim_admin_socket(self, stack: ExitStack) -> tuple[AdminSocket | None, str]:
-        try:
-            admin_socket = claim(self._settings.admin_socket, self._settings.admin_group)
-        except NoPlaceError as error:
-            return None, f"{error}; drumd goes on without one, and drumctl cannot reach it"
-        stack.callback(admin_socket.close)
-        return admin_socket, ""
-
-    def _listen(self, inherited: Inherited, stack: ExitStack) -> dict[str, Listeners]:
-        listeners = {}
-        for name, settings in self._pools.items():
-            listeners[name] = self._open_listeners(name, settings, inherited)
-            stack.callback(listeners[name].close)
-        return listeners
-
-    def _open_listeners(self, name: str, settings: PoolSettings, inherited: Inherited) -> Listeners:
-        return Listeners.open(
-            self._loop,
-            [parse_address(text) for text in settings.bind],
-            backlog=settings.backlog,
-            on_quiet=partial(self._retired_is_quiet, name),
-            inherited=inherited,
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            loop=self._loop,
+            instance=self._holdings.instance,
+            supervisor_pid=os.getpid(),
+            board=self._holdings.board,
+            leases=Leases(LEASES),
+            exits=self._exits,
+            logs=self._logs,
+            files=self._holdings.files,
+            app_metrics=AppMetrics(),
+            environ=os.environ,
+            cgroup=delegated_cgroup(),
+            look_interval=self._look_interval(),
+            post=self._post,
+            tell=self.announcer.tell,
         )
 
+    def _post(self, pool: str, event: Event) -> None:
+        self._owner.post(pool, event)
+
     def _make_pools(self) -> dict[str, Pool]:
-        return {name: _make_pool(name, settings) for name, settings in self._pools.items()}
+        pools = self._loaded.settings.pools
+        return {name: _make_pool(name, settings) for name, settings in pools.items()}
 
     def _look_interval(self) -> float:
-        shortest = min(settings.health.stall_after for settings in self._pools.values())
+        pools = self._loaded.settings.pools.values()
+        shortest = min(settings.health.stall_after for settings in pools)
         return min(MAX_LOOK_INTERVAL, max(MIN_LOOK_INTERVAL, shortest / 2))
 
     async def _start_admin(self) -> None:
         try:
             await self._server.start()
         except Exception as error:  # noqa: BLE001 - workers serve whether drumctl works or not
-            self._notice(f"cannot start the admin server: {error!r}; drumctl cannot reach drumd")
+            self.notice(f"cannot start the admin server: {error!r}; drumctl cannot reach drumd")
 
-    def _tell_start(self) -> None:
-        for name, settings in self._pools.items():
-            workers, why = resolve_workers(settings)
-            binds = ", ".join(self._hands[name].listeners.addresses)
-            self._announcer.tell(
-                Fact(
-                    event=Happened.DAEMON_STARTED,
-                    reason=f"drumd {__version__} serves {binds}",
-                    pool=name,
-                    extra={"pid": os.getpid(), "workers": workers, "workers_reason": why},
-                )
-            )
-        unused = [
-            f"a socket was passed as fd://{name}, but no pool binds it; it is closed"
-            for name in self._unused
-        ]
-        for text in (*map(str, self._loaded.warnings), self._no_place, *unused):
-            if text:
-                self._notice(text)
+    # --- over a re-exec -------------------------------------------------------------------------
+
+    def _resume(self, kept: KeptDaemon) -> None:
+        self._journal.resume(kept.journal)
+        self._desk.resume(kept.desk)
+        self.announcer.resume(kept.announcer)
+        self._signals.resume(kept.signals)
+        self._logs.resume(kept.logs)
+        self._owner.resume(kept.pools)
+        self._around.leases.resume(kept.leases)
+        self._around.out_of_memory.resume(kept.oom_kills)
+        self._around.app_metrics.resume(kept.metrics_skipped or {})
+        self._exits.orphans_reaped = kept.orphans_reaped
+        self._watchman.resume(kept.warden)
+        for name in kept.leaving:
+            self._owner.remove(name, partial(self.discard, name))
+
+    def keep(self, errand: Errand, mask: Iterable[int]) -> KeptDaemon:
+        """Return all that the new program needs; nothing changes by it."""
+        return KeptDaemon(
+            errand=errand,
+            config=KeptConfig.of(self._reloader.loaded),
+            holdings=self._holdings.keep(),
+            pools=self._owner.pools,
+            leaving=self._owner.leaving,
+            hands={name: hands.keep() for name, hands in self.hands.items()},
+            leases=self._around.leases.taken,
+            journal=self._journal.keep(),
+            desk=self._desk.keep(),
+            announcer=self.announcer.keep(),
+            signals=self._signals.keep(),
+            logs=self._logs.keep(),
+            warden=self._watchman.pid,
+            orphans_reaped=self._exits.orphans_reaped,
+            oom_kills=self._around.out_of_memory.keep(),
+            metrics_skipped=self._around.app_metrics.skipped,
+            mask=frozenset(mask),
+        )
+
+    def end_errand(self, errand: Errand, state: OperationState, said: str) -> None:
+        """Tell how the re-exec that this program came by has ended."""
+        end(self._desk, self.announcer.tell, errand.operation, state, said)
+
+    def refusal(self) -> str:
+        """Say why the program cannot be replaced now; "" when it can."""
+        return "" if self._owner.ended is None else "drumd stops"
+
+    def check(self) -> Check:
+        """Return the means to ask the new program."""
+        return Check(self._loop, self._exits, self._holdings.instance)
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Answer nobody on the admin sockets meanwhile; who connects waits."""
+        await self._server.pause()
+        try:
+            yield
+        finally:
+            await self._start_admin()
+
+    async def quiet(self) -> None:
+        """Wait until nothing goes on in the background that an exec would tear."""
+        if self._around.background:
+            await asyncio.wait(self._around.background)
+
+    async def between_decisions(self, act: Callable[[], None]) -> None:
+        """Have `act` done when all that has happened is decided, and nothing is torn by it."""
+
+        def settled() -> None:
+            while self._exits.settle() | self._owner.settle():
+                pass
+            self._check_settled()
+            with self._around.app_metrics.settled(LOG_PATIENCE) as still:
+                if not still:
+                    raise UnsettledError("the apps' metrics were being settled")
+                self._logs.flush(LOG_PATIENCE)
+                act()
+
+        await self._owner.do(settled)
+
+    def _tidy(self) -> None:
+        """Clear what the program before a re-exec had no time to clear."""
+        if self._around.cgroup is not None:
+            handles = [h for hands in self.hands.values() for h in hands.crew.handles.values()]
+            known = {handle.cgroup.path for handle in handles if handle.cgroup is not None}
+            self._around.cgroup.tidy(self._loop, known)
+
+    def _check_settled(self) -> None:
+        if self._around.background:
+            raise UnsettledError("workers ended all the time")
+        if not all(hands.settled for hands in self.hands.values()):
+            raise UnsettledError("a template was forking workers")
+        if not (self._signals.settled and self._reloader.settled):
+            raise UnsettledError("the config was being read")
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -292,9 +347,9 @@ class Daemon:
         """Wait for what is being cleared away; then kill whatever is still left, and be sure."""
         while self._around.background:
             await asyncio.wait(self._around.background)
-        await asyncio.to_thread(kill_marked, self._instance)
+        await asyncio.to_thread(kill_marked, self._holdings.instance)
         warden = self._watchman.pid
-        known = self._around.exits.watched | ({warden} if warden else set())
+        known = self._exits.watched | ({warden} if warden else set())
         for _ in range(STRAY_PASSES):
             # What a killed one had started itself is a child of ours by the next pass.
             if not await asyncio.to_thread(kill_strays, known):

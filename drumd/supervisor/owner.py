@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.core.actions import Action, EndDaemon
@@ -15,6 +15,8 @@ from drumd.supervisor.core.events import Began, Event, ShutdownRequested, TimePa
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import Operation, Pool, PoolState
 from drumd.supervisor.core.views import next_deadline, pool_state
+
+T = TypeVar("T")
 
 
 class Hands(Protocol):
@@ -85,6 +87,12 @@ class Owner:
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
         self._leaving: dict[str, Callable[[], None]] = {}
         self._forgettable: set[str] = set()
+        self._resumed = False
+
+    def resume(self, pools: Mapping[str, Pool]) -> None:
+        """Go on with pools as they were before a re-exec, instead of starting them."""
+        self.pools = dict(pools)
+        self._resumed = True
 
     # --- what others call -----------------------------------------------------------------------
 
@@ -97,6 +105,28 @@ class Owner:
         self._queue.put_nowait(
             _Item(lambda: self._end(DaemonExit.STOPPED, reason, at_once=at_once))
         )
+
+    def do(self, act: Callable[[], T]) -> asyncio.Future[T]:
+        """Have `act` done in its turn, between two decisions; return what becomes of it."""
+        result: asyncio.Future[T] = self._loop.create_future()
+
+        def do() -> None:
+            if result.cancelled():  # its asker is gone
+                return
+            try:
+                result.set_result(act())
+            except Exception as error:  # noqa: BLE001 - it is the asker's
+                result.set_exception(error)
+
+        self._queue.put_nowait(_Item(do))
+        return result
+
+    def settle(self) -> bool:
+        """Decide all that waits, now; say whether there was anything. From within `do` alone."""
+        busy = not self._queue.empty()
+        while not self._queue.empty():
+            self._queue.get_nowait().act()
+        return busy
 
     def add(self, pool: Pool) -> None:
         """Own a further pool; its hands are there. It is started by an operation."""
@@ -126,9 +156,13 @@ class Owner:
     # --- the task -------------------------------------------------------------------------------
 
     async def run(self) -> Ended:
-        """Start all pools, decide one event after the other, and return once all is over."""
-        for name in self.pools:
-            self.post(name, Began())
+        """Start the pools, decide one event after the other, and return once all is over."""
+        for name, pool in self.pools.items():
+            if self._resumed:
+                self._hands[name].project(pool)
+            else:
+                self.post(name, Began())
+        self._arm()
         self._plan_look()
         try:
             while True:

@@ -86,6 +86,11 @@ class Reloader:
         """The config in force."""
         return self._loaded
 
+    @property
+    def settled(self) -> bool:
+        """Whether no reload is just being begun."""
+        return not self._turn.locked()
+
     async def changes(self) -> Pending:
         """Return what a reload would change now; raise `RefusedError` for an invalid config."""
         fresh = await self._read()

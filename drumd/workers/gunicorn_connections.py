@@ -3,17 +3,23 @@
 gunicorn 27.0.1 hands each request from its main loop to a pool of threads, and its connection back:
 a future, a wake-up of another thread and a change of the selector each way, and some changes of the
 socket's blocking mode. Here threads take what is next from one epoll themselves, first come first
-served, and a connection stays registered with it from its first answer to its end.
+served, and a connection stays registered with it from its first answer to its end here.
 """
 
 import contextlib
 import select
 import socket
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.body import LengthReader
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import TConn
+
+from drumd.wire.handover import Note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FIRST_BYTES = 0.1
 """Seconds that a thread waits for a new connection's first bytes, before it leaves it to the epoll.
@@ -38,6 +44,10 @@ class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
         """The epoll knows it."""
         self.ahead = False
         """A part of its next request was read along with the last one."""
+        self.idle_since = 0.0
+        """Monotonic seconds, of a connection that waits: its last answer, or that it was silent."""
+        self.proxy: Mapping[str, Any] | None = None
+        """What a PROXY protocol header said, ahead of the first request."""
         self._encrypted = cfg.is_ssl
 
     def init(self) -> None:
@@ -48,6 +58,30 @@ class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
             parser = Parser(self.cfg, self.sock, self.client)
             parser.unreader = self.parser.unreader
             self.parser = parser
+
+    def resume(self, note: Note) -> None:
+        """Go on where another worker stopped (no TLS, no HTTP/2, so this waits for nothing)."""
+        self.idle_since = note.idle_since
+        if note.new:
+            self.idle_since = monotonic()  # as long as one that was silent from now on
+        if not note.new or note.unread:
+            self.init()
+            self.parser.req_count = 0 if note.new else 1  # a PROXY header comes before the first
+            self.parser.unreader.unread(note.unread_bytes)
+            self.proxy = note.proxy
+            self.look_ahead()
+
+    def farewell(self) -> Note:
+        """Return what another worker has to know to go on; it waits, and nothing was read ahead."""
+        return Note(idle_since=self.idle_since, new=not self.initialized, proxy=self.proxy)
+
+    def carry_proxy(self, req: Any) -> None:
+        """Let `req` show what the PROXY header said of the client."""
+        # gunicorn 27.0.1: a gthread worker forgets it after the first request; others do not.
+        if req.proxy_protocol_info:
+            self.proxy = req.proxy_protocol_info
+        else:
+            req.proxy_protocol_info = self.proxy
 
     def wait_for_data(self, timeout: float) -> bool:
         """Return whether the client sent something within a short time (in a thread)."""
@@ -109,7 +143,8 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        # Who takes a connection out has it: a thread to serve it, or the main loop to close it.
+        # Who takes a connection out has it: a thread to serve it, or the main loop to close it or
+        # to hand it over. To remove from a set is one step for all threads: there is one winner.
         self.kept: set[Connection] = set()
         """Connections that may ask again."""
         self.silent: set[Connection] = set()
@@ -131,15 +166,15 @@ class Waiting:
                 if self._over:
                     return None
                 conn = self._by_fd.get(fd)
-                if conn is not None and self._take_out(conn):
+                if conn is not None and self.take_out(conn):
                     return conn
                 listener = self._listeners.get(fd)
                 if listener is not None:
                     return listener
-                # Else a connection that the main loop closes now.
+                # Else a connection that the main loop has taken out.
 
     def put(self, conn: Connection) -> None:
-        """Let a connection wait; raise `OSError` or `ValueError` if it cannot (in a thread)."""
+        """Let a connection wait; raise `OSError` or `ValueError` if it cannot."""
         fd = conn.sock.fileno()
         if not conn.watched:
             # Before anybody else can have it and close it.
@@ -150,29 +185,30 @@ class Waiting:
         try:
             # What was read ahead waits for its turn like all others, so it must be an event, too.
             self._epoll.modify(fd, _AT_ONCE if conn.ahead else _ONCE)
-        except OSError:
-            if self._take_out(conn):
+        except (OSError, ValueError):
+            if self.take_out(conn):
                 raise
             # Else the main loop took it out just now, and closed it.
 
-    def take_overdue(self, now: float, latest: float) -> list[Connection]:
-        """Take out the connections whose time is over; the others stay up to `latest`."""
-        overdue = []
+    def at_rest(self) -> list[Connection]:
+        """Return those that wait just now and have no request begun; threads may take them out."""
+        return [conn for conn in (*self.kept, *self.silent) if not conn.ahead]
+
+    def take_idle_since(self, instant: float) -> list[Connection]:
+        """Take out the connections that have waited since `instant` (monotonic) or longer."""
+        idle = []
         for conn in (*self.kept, *self.silent):
-            # Unless needed nothing is written: a thread may have it by now, and give it new time.
-            if latest < conn.timeout:  # noqa: PLR1730 - min() would write each time
-                conn.timeout = latest
-            if conn.timeout <= now and self._take_out(conn):
-                if conn.timeout <= now:
-                    overdue.append(conn)
+            if conn.idle_since <= instant and self.take_out(conn):
+                if conn.idle_since <= instant:
+                    idle.append(conn)
                 else:  # it was served just before it was taken out, and has new time
                     self.put(conn)
-        return overdue
+        return idle
 
     def forget(self, conn: Connection) -> None:
         """Watch a connection no more (main thread, before it is closed).
 
-        Closing alone would not do: the epoll goes on where a child of the app's has it, too.
+        Closing alone would not do: the epoll goes on where an heir or a child of the app's has it.
         """
         fd = conn.sock.fileno()
         if conn.watched and fd >= 0:  # else an app closed it, and its place goes to the next one
@@ -181,7 +217,7 @@ class Waiting:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
-    def _take_out(self, conn: Connection) -> bool:
+    def take_out(self, conn: Connection) -> bool:
         """Return whether it is the caller's now; false when somebody was quicker."""
         try:
             (self.kept if conn.initialized else self.silent).remove(conn)

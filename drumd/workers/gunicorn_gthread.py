@@ -1,7 +1,6 @@
 """gunicorn's gthread worker class: threads that accept and serve, and a main loop beside them."""
 
 import contextlib
-import math
 import os
 import selectors
 import socket
@@ -12,11 +11,16 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from drumd.wire.handover import Note
+from drumd.wire.messages import Drain
 from drumd.workers.gunicorn_connections import Connection, Waiting
 from drumd.workers.gunicorn_goodbyes import Goodbyes
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import Supervised
+from drumd.workers.handover import Handover
+from drumd.workers.meter import Meter
 from drumd.workers.orders import DRAIN_TURN, Listeners, Wakeups
+from drumd.workers.runtime import Place
 
 TURN = 0.002
 """Seconds after which the threads give way to each other.
@@ -34,10 +38,19 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
 
     A connection that it took while all are busy would wait here, though a sibling may be idle.
     Idle keep-alive connections take no thread and do not count. The main loop beats, reads the
-    orders and closes connections; no request passes through it.
+    orders, closes connections and hands them over; no request passes through it.
     """
 
     threaded = True
+
+    def enlist(self, place: Place, meter: Meter) -> None:
+        """Take the worker's place; before `init_process`."""
+        handover = Handover(self._take_over)
+        self._heirs = handover.heirs
+        # What TLS and HTTP/2 know of a connection is in this process, and stays here.
+        if not self.cfg.is_ssl and self.cfg.http2_cleartext == "off":
+            self.handover = handover
+        super().enlist(place, meter)
 
     def run(self) -> None:
         """Accept and serve until told to leave."""
@@ -45,11 +58,20 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         self.goodbyes = Goodbyes(self.poller)
         self._waiting = Waiting()
         self.keepalived_conns = self._waiting.kept  # gunicorn asks how many there are
-        self._keepalive = self.cfg.keepalive  # a look-up there costs more than all that is here
+        self._proxied = self.cfg.proxy_protocol != "off"
+        self._patience = float(self.cfg.keepalive)
+        """Seconds that a connection may be idle."""
+        self._drain_order: Drain | None = None
+        self._order_since = 0.0
+        """When that drain was ordered, or got or lost its heirs."""
+        self._parting = False
+        """Connections that have been answered are the main loop's, to hand them over."""
         self._door = threading.Lock()
         """Held to accept, to release a listener, and to count connections."""
         self._full = False
         """Listeners were left alone since there are too many connections."""
+        self._asked: socket.socket | None = None
+        """The listener that the last new connection came from; None once there was no more."""
         self._next_turn = self._next_look = 0.0
         self._listeners = Listeners(self._start)
         for fd, callback in (
@@ -86,8 +108,12 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     # --- in the threads ---------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        new = False
         try:
-            while (found := self._waiting.take()) is not None:
+            # A listener is one among many in the epoll, though many may wait there. So a thread
+            # that served a kept connection looks first for a new one, as long as there were some.
+            while (found := (None if new else self._asked) or self._waiting.take()) is not None:
+                new = not isinstance(found, Connection)
                 conn = found if isinstance(found, Connection) else self._accept(found)
                 if conn is not None:
                     self._serve_once(conn)
@@ -105,6 +131,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
     def _accept(self, listener: socket.socket) -> Connection | None:
         """Return a new connection, if there is still one."""
         with self._door:
+            self._asked = None
             if listener.fileno() < 0:
                 return None  # released meanwhile
             if self.nr_conns >= self.worker_connections:
@@ -116,8 +143,11 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
                 return None  # a sibling was quicker, or the client is gone again
             finally:
                 self._waiting.listen_again(listener)
+            self._asked = listener
             self.nr_conns += 1
-            return Connection(self.cfg, client, address, listener.getsockname())
+            # Not the listener's name, as gunicorn has it: an heir, which has none, would tell the
+            # app something else where the listener's is 0.0.0.0. It costs the same.
+            return Connection(self.cfg, client, address, client.getsockname())
 
     def _serve_once(self, conn: Connection) -> None:
         """Serve one request, and let the connection wait for its next one, or end."""
@@ -126,17 +156,24 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
             return
         goes_on = False
         if self.handle(conn):
-            # It speaks later, or promised to go on; in a drain the main loop shortens its time.
-            conn.timeout = monotonic() + self._keepalive
+            # It speaks later, or promised to go on.
+            conn.idle_since = monotonic()
             with contextlib.suppress(OSError, ValueError):  # an app may have closed it
                 conn.look_ahead()
-                self._waiting.put(conn)
+                # With an heir the next request is not for this worker: a client that asks without
+                # a pause would otherwise stay here for long.
+                if self._parting and not conn.ahead:
+                    self.method_queue.defer(self._hand_over, conn)
+                else:
+                    self._waiting.put(conn)
                 goes_on = True
         if not goes_on:
             self.method_queue.defer(self._end, conn)
 
     def handle_request(self, req: Any, conn: Connection) -> Any:
         """Serve one request, counted (in a thread)."""
+        if self._proxied or conn.proxy is not None:
+            conn.carry_proxy(req)
         return self.metered(req, super().handle_request, req, conn)
 
     def handle_http2_request(self, req: Any, conn: Connection, h2_conn: Any) -> Any:
@@ -145,14 +182,14 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
 
     # --- in the main loop -------------------------------------------------------------------------
 
-    def _turn(self, timeout: float, linger: float = math.inf) -> None:
+    def _turn(self, timeout: float) -> None:
         self.live()
         self.wait_for_and_dispatch_events(timeout)
         self.goodbyes.turn()
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK
-            for conn in self._waiting.take_overdue(now, now + linger):
+            for conn in self._waiting.take_idle_since(now - self._patience):
                 self._end(conn, overdue=True)
 
     def _end(self, conn: Connection, *, overdue: bool = False) -> None:
@@ -162,6 +199,9 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
             conn.close()
         else:
             self.goodbyes.begin(conn.sock)
+        self._uncount()
+
+    def _uncount(self) -> None:
         with self._door:
             self.nr_conns -= 1
             if self._full:
@@ -169,13 +209,77 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
                 self._waiting.listen_to_all()
 
     def _drain(self) -> None:
-        assert self.orders.drain is not None  # noqa: S101 - for the reader and the type checker
-        self.alive = False  # each further answer says Connection: close
-        while self.nr_conns or self.goodbyes:
-            if self.orders.stopped or monotonic() > self.orders.drain.deadline:
+        while True:
+            drain = self._look_at_orders()
+            if not (self.nr_conns or self.goodbyes or self._heirs.unsettled):
+                break
+            if self.orders.stopped or monotonic() > drain.deadline:
                 return
-            self._turn(min(self.pulse.rest(), DRAIN_TURN), self.orders.drain.linger)
+            if self._parting:
+                self._hand_over_idle()
+            self._turn(min(self.pulse.rest(), DRAIN_TURN))
+        self.meter.connections(0)
         self.orders.drained()
+
+    def _look_at_orders(self) -> Drain:
+        """Go on with connections as the drain wants it now: heirs come, go, and come again."""
+        drain = self.orders.drain
+        assert drain is not None  # noqa: S101 - for the type checker: it never becomes None again
+        handing, now = bool(self._heirs), monotonic()
+        if drain is not self._drain_order or handing != self.alive:
+            self._drain_order, self._order_since = drain, now
+        self.alive = handing  # else each further answer says Connection: close
+        self._parting = handing and self._heirs.have_room
+        self._patience = float(self.cfg.keepalive)
+        if not handing and now >= self._order_since + drain.linger:
+            self._patience = min(self._patience, drain.linger)
+        return drain
+
+    # --- handover (in the main loop) --------------------------------------------------------------
+
+    def _hand_over_idle(self) -> None:
+        for conn in self._waiting.at_rest():
+            if not self._heirs.have_room:
+                break
+            if self._waiting.take_out(conn):
+                self._hand_over(conn)
+
+    def _hand_over(self, conn: Connection) -> None:
+        """Give a connection that was taken out to an heir; let it wait on if there is none."""
+        if not conn.ahead and self._heirs.give(conn.sock.fileno(), conn.farewell()):
+            self._waiting.forget(conn)
+            conn.close()
+            self._uncount()
+            return
+        try:
+            self._waiting.put(conn)
+        except (OSError, ValueError):
+            self._end(conn)
+
+    def _take_over(self, fd: int, note: Note) -> bool:
+        """Let a connection wait that comes from another worker, or back from an heir."""
+        if self.orders.drain is not None:
+            self._look_at_orders()  # before a thread answers on it
+        sock = socket.socket(fileno=fd)
+        try:
+            conn = Connection(self.cfg, sock, sock.getpeername(), sock.getsockname())
+        except OSError:
+            sock.close()  # its client has gone
+            return True
+        with self._door:
+            taken = bool(self.nr_conns < self.worker_connections)
+            self.nr_conns += taken
+        if taken:
+            conn.resume(note)
+            try:
+                self._waiting.put(conn)
+            except OSError:
+                self._waiting.forget(conn)
+                self._uncount()
+                taken = False
+        if not taken:
+            sock.detach()  # the fd is the caller's
+        return taken
 
 
 class _Accepting:

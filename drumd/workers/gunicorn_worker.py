@@ -4,12 +4,15 @@ import os
 import signal
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumd.wire.messages import Interface
 from drumd.workers.meter import Meter
 from drumd.workers.orders import Orders, Pulse, handle_signals
 from drumd.workers.runtime import AppError, Place
+
+if TYPE_CHECKING:
+    from drumd.workers.handover import Handover  # needs an epoll, which gevent's patch takes away
 
 
 class NoHeartbeatFile:
@@ -87,12 +90,14 @@ class Supervised:
     meter: Meter
     orders: Orders
     pulse: Pulse
+    handover: "Handover | None" = None
+    """Set before `enlist` where idle connections can be handed over."""
 
     def enlist(self, place: Place, meter: Meter) -> None:
         """Take the worker's place; before `init_process`."""
         self.place = place
         self.meter = meter
-        self.orders = Orders(place, self.on_accept)
+        self.orders = Orders(place, self.on_accept, self.handover)
         self.pulse = Pulse(meter, place.spec.beat_interval)
         self.pid = os.getpid()
 

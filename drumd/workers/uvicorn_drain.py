@@ -8,9 +8,9 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from drumd.wire.messages import Drain
+from drumd.workers.adoption import Adoptions
 from drumd.workers.handover import Heirs
 from drumd.workers.orders import Orders
-from drumd.workers.uvicorn_adoption import Adoptions
 from drumd.workers.uvicorn_protocols import WatchedProtocol
 
 LOOK_EVERY = 0.02

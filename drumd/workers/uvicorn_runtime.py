@@ -18,11 +18,11 @@ from uvicorn.server import Server
 
 from drumd.wire.handover import Note
 from drumd.wire.spec import WorkerSpec
+from drumd.workers.adoption import Adoptions
 from drumd.workers.failures import format_traceback, own_frames
 from drumd.workers.handover import Handover
 from drumd.workers.orders import IGNORED_SIGNALS, LEAVE_SIGNALS, Orders
 from drumd.workers.runtime import AppError, Place, Runtime
-from drumd.workers.uvicorn_adoption import Adoptions
 from drumd.workers.uvicorn_config import WorkerConfig
 from drumd.workers.uvicorn_drain import Departure
 from drumd.workers.uvicorn_listeners import Listeners
@@ -56,8 +56,8 @@ class WorkerServer(Server):
         super().__init__(config)
         self._place = place
         self._instruments = instruments
-        self._adoptions = Adoptions(self._make_adopted)
-        self._handover = Handover(self._adoptions.take)
+        self._adoptions = Adoptions(self._make_adopted, _log)
+        self._handover = Handover(self._take_over)
         self._orders = Orders(
             place, self._on_accept, self._handover if config.can_hand_over else None
         )
@@ -198,6 +198,11 @@ class WorkerServer(Server):
         except TimeoutError:
             _log.error("The app's shutdown did not end within the grace period.")
         self._orders.drained()
+
+    def _take_over(self, fd: int, note: Note) -> bool:
+        if note.proxy is not None:
+            return False  # uvicorn has no PROXY protocol: the app would see another client
+        return self._adoptions.take(fd, note)
 
     def _make_adopted(self, note: Note) -> asyncio.Protocol:
         protocol = self._make_protocol()

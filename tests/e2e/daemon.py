@@ -124,6 +124,14 @@ class Daemon:
             check=False,
         )
 
+    def start_drumctl(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+        """Start drumctl against this daemon and go on; what it prints goes to a file."""
+        code = "import sys; from drumd.supervisor.cli.drumctl import main; sys.exit(main())"
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [sys.executable, "-c", code, *arguments], env=self._environ, stdout=file
+            )
+
     def status(self) -> Document | None:
         """Return `drumctl --json status`; None as long as no daemon answers."""
         done = self.drumctl("--json", "status")

@@ -34,12 +34,16 @@ servers = pytest.mark.parametrize(
         pytest.param({**GTHREAD, "preload": True}, id="gthread-preload"),
     ],
 )
-one_of_each = pytest.mark.parametrize(
-    "pool",
-    [
-        pytest.param({**UVICORN, "preload": True}, id="uvicorn-preload"),
-        pytest.param(GTHREAD, id="gthread"),
-    ],
+one_of_each = (
+    servers
+    if FULL
+    else pytest.mark.parametrize(
+        "pool",
+        [
+            pytest.param({**UVICORN, "preload": True}, id="uvicorn-preload"),
+            pytest.param(GTHREAD, id="gthread"),
+        ],
+    )
 )
 """Each runtime, and preload on and off, in two tests instead of four."""
 FEW = Crowd(kept=12, renewing=4)

@@ -13,6 +13,7 @@ from tests.e2e.rolling import (
     FULL,
     Serve,
     crowded,
+    one_of_each,
     releases,
     runtimes,
     serve_current,
@@ -62,7 +63,7 @@ def test_recycles_lose_no_request(serve: Serve, releases: Releases, pool: Pool) 
         )
 
 
-@servers
+@one_of_each
 def test_restarts_lose_no_request(serve: Serve, releases: Releases, pool: Pool) -> None:
     """`drumctl restart` replaces all workers, and no request is lost."""
     served = serve_current(serve, releases, pool)
@@ -100,3 +101,20 @@ def _let_listeners_go(served: Served) -> None:
     """Wait until what a scale-down leaves behind is gone: a listener goes after a quiet second."""
     elapse(1.5)
     assert served.pool()["state"] == "ready"
+
+
+@servers
+def test_reexecs_lose_no_request(serve: Serve, releases: Releases, pool: Pool) -> None:
+    """drumd replaces its own program again and again, amid a reload too, and no request is lost."""
+    served = serve_current(serve, releases, pool)
+    with crowded(served) as clients:
+        before = served.pids()
+        for _ in range(REEXECS - 1):
+            succeed(served, "re-exec")
+            clients.wait_more()
+        assert served.pids() == before
+        releases.deploy("2")
+        succeed(served, "reload", "web", "--no-wait")
+        succeed(served, "re-exec")
+        wait_only(clients, "2")
+    assert served.pool()["generation"] == 2

@@ -76,5 +76,5 @@ def test_a_worker_that_has_grown_is_replaced(serve: Serve, releases: Releases, p
         served.ready()
     assert before - {grown} < set(served.pids())
     told = served.wait_for("worker.draining", pid=grown)
-    assert "MB" in told["reason"]
+    assert "of private memory" in told["reason"]
     assert "max_memory" in told["reason"]

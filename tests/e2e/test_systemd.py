@@ -256,6 +256,45 @@ def test_unit_is_reloading_until_the_last_worker_is_replaced(service: Service) -
     assert not after & before
 
 
+def test_another_version_takes_over_and_the_unit_sees_nothing(service: Service) -> None:
+    """A re-exec keeps MainPID and workers; the unit stays active, is stopped as ever, with 0."""
+    service.configure()
+    service.systemctl("start")
+    main, before = service.main_pid, service.ready_pids()
+    init = service.system.root / "opt/drumd/lib/drumd/__init__.py"
+    text = init.read_text()
+    try:
+        init.write_text(f'{text}\n__version__ = "9.9.9"\n')
+        for _ in range(2):
+            assert "9.9.9" in service.system.run("/opt/drumd/bin/drumctl", "re-exec")
+            assert service.is_active()
+            assert (service.main_pid, service.ready_pids()) == (main, before)
+        assert service.status()["version"] == "9.9.9"
+        assert service.show("NRestarts") == "0"
+        assert service.curl()
+        # What systemd's socket unit and notify protocol told at the start is told once.
+        assert "ready" in service.show("StatusText")
+    finally:
+        init.write_text(text)
+    service.systemctl("stop")
+    assert service.show("Result") == "success"
+    assert service.show("ExecMainStatus") == str(int(DaemonExit.STOPPED))
+    assert not service.pids()
+
+
+def test_unit_stays_reloading_over_a_reexec(service: Service) -> None:
+    """A reload that goes on is ended by the new program: reloading until then, then active."""
+    service.configure()
+    service.systemctl("start")
+    service.system.write("/run/drumd/hold-start", "")
+    service.system.run("systemctl", "reload", "--no-block", "drumd.service")
+    wait_until(service.starting_workers, what="a successor that starts")
+    service.system.run("/opt/drumd/bin/drumctl", "re-exec")
+    assert service.show("ActiveState") == "reloading"
+    service.system.write("/run/drumd/go-on", "")
+    wait_until(service.is_active, what="an active unit")
+
+
 def test_killed_worker_is_replaced_and_the_unit_stays_active(service: Service) -> None:
     """kill -9 of a worker is mended by drumd; systemd sees nothing of it."""
     service.configure()

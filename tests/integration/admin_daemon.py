@@ -241,6 +241,12 @@ class MemoryOperator:
         )
         return Reload(operations=operations, notes=("pool model: scaled to 3 workers",))
 
+    def re_exec(self, *, by: str) -> Operation:
+        raise RefusedError(f"cannot re-exec: {by} asks a daemon of tests")
+
+    def release(self) -> None:
+        self.journal.part()
+
     def shutdown(self, *, by: str) -> None:
         self.journal.record(Fact(event=Happened.DAEMON_STOPPING, reason=f"asked by {by}"))
         self.stopped.set()

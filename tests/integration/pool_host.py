@@ -180,7 +180,14 @@ class PoolHost:
         self, kind: Kind = Kind.SLOT, state: WorkerState = WorkerState.READY
     ) -> list[Worker]:
         """Return the workers of a kind in a state, by slot."""
-        found = [w for w in self.pool.workers.values() if w.kind is kind and w.state is state]
+        found = [
+            worker
+            for worker in self.pool.workers.values()
+            # One that has just exited may have no handle, while its event still waits.
+            if worker.kind is kind
+            and worker.state is state
+            and worker.attempt in self.hands.crew.handles
+        ]
         return sorted(found, key=lambda worker: (worker.slot, worker.attempt))
 
     def pid(self, worker: Worker) -> int:

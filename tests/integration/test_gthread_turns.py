@@ -1,5 +1,6 @@
 """Whose turn it is when a gthread worker's threads are all busy."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +58,29 @@ def test_a_new_connection_gets_its_turn_among_kept_ones(host: WorkerHost, tmp_pa
         third.begun()
         third.open()
         assert (one.answer().status, two.answer().status) == (200, 200)
+
+
+def test_new_connections_get_every_other_turn(host: WorkerHost, tmp_path: Path) -> None:
+    """However many kept connections ask, new ones come in one by one between them."""
+    listener = host.listen()
+    serve(host, listener)
+    gates = [Gate(str(tmp_path / name)) for name in ("first", "second", "third")]
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(Client(listener)) for _ in gates]
+        assert {client.get().closes for client in kept} == {False}
+        kept[0].send(gates[0].path)
+        gates[0].begun()
+        new = [stack.enter_context(Client(listener)) for _ in range(2)]
+        for client in new:
+            client.send("/")
+        for client, gate in zip(kept[1:], gates[1:], strict=True):
+            client.send(gate.path)
+        gates[0].open()
+        assert new[0].answer().status == 200
+        gates[1].open()
+        assert new[1].answer().status == 200
+        gates[2].open()
+        assert {client.answer().status for client in kept} == {200}
 
 
 def test_pipelined_requests_wait_for_their_turn(host: WorkerHost, tmp_path: Path) -> None:

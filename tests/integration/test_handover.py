@@ -28,8 +28,9 @@ class Kind(NamedTuple):
     app: str
     wanted: dict[str, Any]
     """Fields of the spec."""
-    unix_client: Any = None
-    """What the app is told of a client without an address."""
+    unix: Any = None
+    """What the app is told of a client without an address and of the server, in place of
+    `[None, [path, None]]`."""
 
 
 KINDS = {
@@ -40,6 +41,14 @@ KINDS = {
     for loop in ("uvloop", "asyncio")
     for http in ("httptools", "h11")
 }
+KINDS |= {
+    f"asgi-{loop}": Kind(
+        "handover:asgi", {"runtime": "gunicorn", "options": {"gunicorn": {"asgi_loop": loop}}}
+    )
+    for loop in ("uvloop", "asyncio")
+}
+# WSGI wants a server's name and port, so gunicorn takes those of the Host header.
+KINDS["gthread"] = Kind("handover:wsgi", {"runtime": "gunicorn"}, unix=[["", 0], ["x", 80]])
 
 
 @pytest.fixture
@@ -413,7 +422,7 @@ def test_an_heir_that_drains_hands_on(host: WorkerHost, kind: Kind) -> None:
 # --- how ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["127.0.0.1", "::1", "unix"])
+@pytest.mark.parametrize("family", ["127.0.0.1", "0.0.0.0", "::1", "unix"])
 def test_the_app_sees_the_same_addresses(host: WorkerHost, kind: Kind, family: str) -> None:
     """Client, server and scheme are after a handover what they were before."""
     listener = host.listen(unix=True) if family == "unix" else host.listen(host=family)
@@ -422,9 +431,9 @@ def test_the_app_sees_the_same_addresses(host: WorkerHost, kind: Kind, family: s
     with Connection(listener) as connection:
         before = json.loads(connection.ask("/addresses").body)
         if family == "unix":
-            assert before == [kind.unix_client, [listener.address, None], "http"]
+            assert before == [*(kind.unix or (None, [listener.address, None])), "http"]
         else:
-            client, server = connection.sock.getsockname(), listener.address
+            client, server = connection.sock.getsockname(), connection.sock.getpeername()
             assert before == [list(client[:2]), list(server[:2]), "http"]
         leaver.drain(heir)
         assert leaver.wait() == 0

@@ -171,11 +171,11 @@ async def test_a_worker_is_recycled_for_its_memory(
         (before,) = host.workers()
         for _ in range(3):
             await host.get("/eat")
-        host.hands.reconfigure(host.make_settings(recycle={"max_memory": 100 << 20}))
+        host.hands.reconfigure(host.make_settings(recycle={"max_memory": 100_000_000}))
         await host.until(
             lambda: host.workers() and host.workers()[0].attempt != before.attempt, "replaced"
         )
-        assert any("recycle.max_memory 100 MiB" in x for x in host.told(Happened.WORKER_DRAINING))
+        assert any("recycle.max_memory 100 MB" in x for x in host.told(Happened.WORKER_DRAINING))
 
 
 # --- memory and load ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from drumd.supervisor.core.model import (
     Pool,
     Slot,
     SlotState,
+    Tight,
     Worker,
     WorkerState,
 )
@@ -34,10 +35,13 @@ from drumd.supervisor.core.views import (
     has_room,
     heirs,
     next_deadline,
+    outdated,
     pool_reason,
     pool_state,
     ready_template,
+    serves,
     steering,
+    target_generation,
     templated,
     wanted_slots,
 )
@@ -82,6 +86,7 @@ class World:
             assert operation.id not in self.finished, "an operation ended twice"
             self.finished[operation.id] = operation
         check_decision(before, decision)
+        check_choice(before, event, decision)
         check_pool(self.pool)
         return decision
 
@@ -222,6 +227,45 @@ def check_decision(before: Pool, decision: Decision) -> None:
     assert all(operation.state in FINAL for operation in decision.finished)
 
 
+def check_choice(before: Pool, event: Event, decision: Decision) -> None:
+    """Check what drumd did to workers that served, and that nothing had happened to."""
+    pool = decision.pool
+    for spawn in (action for action in decision.actions if isinstance(action, Spawn)):
+        assert spawn.generation in (pool.generation, target_generation(pool)), f"{spawn} for nobody"
+        forks = spawn.kind is not Kind.TEMPLATE and spawn.generation in templated(pool)
+        assert (spawn.template is not None) == forks
+        assert spawn.template is None or ready_template(pool, spawn.generation) is not None
+    if not pool.up:
+        return
+    sizes = [fact.extra["size"] for fact in decision.facts if fact.event is Happened.POOL_SCALED]
+    least = min(pool.size, *(size for size in sizes if isinstance(size, int)), pool.size)
+    ended = [
+        worker
+        for worker in before.workers.values()
+        if worker.state is WorkerState.READY
+        and worker.kind is Kind.SLOT
+        and worker.slot < least
+        and worker.attempt != getattr(event, "attempt", None)
+        and worker.deadline is None
+        and not _is_ready(pool, worker.attempt)
+    ]
+    aborted = any(fact.event is Happened.ROLLOUT_ABORTED for fact in decision.facts)
+    for worker in ended:
+        marked = pool.workers[worker.attempt]
+        assert outdated(before, worker) or outdated(pool, marked), f"{worker} was ended for nothing"
+        assert not aborted or marked.outdated or worker.generation != pool.generation
+    down = [slot for slot in wanted_slots(pool) if not serves(pool, slot)]
+    if any(slot.number == worker.slot for slot in down for worker in ended):
+        allowed = pool.policy.max_unavailable
+        if pool.policy.tight is Tight.NO_SURGE and not (has_room(before) and has_room(pool)):
+            allowed = max(1, allowed)
+        assert len(down) <= allowed, f"{len(down)} slots are down by choice"
+
+
+def _is_ready(pool: Pool, attempt: int) -> bool:
+    return attempt in pool.workers and pool.workers[attempt].state is WorkerState.READY
+
+
 def check_pool(pool: Pool) -> None:
     """Check what must hold of every state."""
     for worker in pool.workers.values():
@@ -296,6 +340,7 @@ def _check_budget(pool: Pool) -> None:
         assert len(staying) <= wanted + surge, f"{len(staying)} {kind}s for {wanted}"
     templates = [w for w in pool.workers.values() if w.kind is Kind.TEMPLATE and w.state in STAYING]
     assert len(templates) <= 2
+    assert {w.generation for w in templates} <= templated(pool)
 
 
 def check_views(pool: Pool, queues: Iterable[int]) -> None:

@@ -205,20 +205,22 @@ def test_worker_that_sigkill_does_not_end_leaves_its_slot() -> None:
     assert world.slot(0).incumbent == 2
 
 
-def test_a_slot_leaves_only_one_unkillable_process_behind() -> None:
-    """A second process that SIGKILL does not end keeps its slot, so that they do not pile up."""
-    world = World(size=1).begin()
+def test_a_slot_with_two_unkillable_processes_is_given_up() -> None:
+    """After a second process that SIGKILL does not end, a slot fails: they must not pile up."""
+    world = World(size=1, policy=Policy(essential=False)).begin()
     for attempt in (1, 2):
         world.post(Hung(attempt=attempt, why="no heartbeat for 30 s"))
-        for _ in range(30):
+        while not world.worker(attempt).stuck:
+            world.to_deadline()
+        world.all_ready()
+        for _ in range(3):
             world.to_deadline()
             world.all_ready()
-    assert world.slot(0).incumbent == 2
-    assert {w.state for w in world.workers()} == {WorkerState.KILLING}
+    assert world.slot(0).state is SlotState.FAILED
+    world.pass_time(1_000.0)
+    assert {w.attempt for w in world.workers()} == {1, 2}
     world.exit(1, "killed by SIGKILL")
-    for _ in range(3):
-        world.to_deadline()
-        world.all_ready()
+    world.pass_time(1_000.0)
     assert world.slot(0).incumbent == 3
 
 

@@ -74,18 +74,23 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.breaks = False
-        """The app is broken in the end: no start succeeds any more."""
+        self.ending = ""
+        """How each start ends in the end; "" while they succeed."""
+        self.held = False
+        """In the end the kernel holds all workers that are to go: SIGKILL does not end them."""
 
     @initialize(
         size=st.integers(0, 4),
         policy=policies,
         begin=st.booleans(),
-        breaks=st.booleans(),
+        ending=st.sampled_from(["", "fails", "hangs", "is killed"]),
+        held=st.booleans(),
         preload=st.booleans(),
     )
-    def start(self, size: int, policy: Policy, begin: bool, breaks: bool, preload: bool) -> None:
-        self.breaks = breaks
+    def start(
+        self, size: int, policy: Policy, begin: bool, ending: str, held: bool, preload: bool
+    ) -> None:
+        self.ending, self.held = ending, held
         self.world = World(size=size, policy=policy, preload=preload)
         if begin:
             self.world.begin()
@@ -193,8 +198,7 @@ class PoolMachine(RuleBasedStateMachine):
     def config_changes(self, policy: Policy, size: int | None) -> None:
         # What has begun under a larger budget goes on: so the check of the budget needs the same.
         former = self.world.pool.policy
-        budget = {"max_surge": former.max_surge, "max_unavailable": former.max_unavailable}
-        policy = replace(policy, **budget)
+        policy = replace(policy, max_surge=former.max_surge, max_unavailable=former.max_unavailable)
         self.world.post(Reconfigured(policy=policy, size=size))
 
     @rule(workers=st.none() | st.integers(-1, 3))
@@ -213,16 +217,24 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(o.id != number for o in self.world.pool.operations)
 
     @precondition(lambda self: self.is_whole())
-    @rule(kind=st.sampled_from([OperationKind.RESTART, OperationKind.RELOAD]), broken=st.booleans())
-    def replacing_keeps_to_the_budget(self, kind: OperationKind, broken: bool) -> None:
-        """With all slots serving, a rollout or a restart costs no more than it may, at any step."""
+    @rule(
+        kind=st.sampled_from([OperationKind.RESTART, OperationKind.RELOAD]),
+        good=st.sampled_from([0, 0, 1, 2, 99]),
+        preload=st.booleans(),
+    )
+    def replacing_keeps_to_the_budget(self, kind: OperationKind, good: int, preload: bool) -> None:
+        """With all slots serving, a rollout or a restart costs no more than it may, at any step.
+
+        The first `good` starts succeed, and no other.
+        """
         world = self.world
         world.post(RoomMeasured(room=None))
         policy = replace(world.pool.policy, scaling=None)
         world.post(Reconfigured(policy=policy))
         allowed = policy.max_unavailable
         before = {w.attempt for w in world.workers(WorkerState.READY)}
-        number = world.submit(kind)
+        number = world.submit(kind, preload=preload)
+        broken = not good
         for _ in range(200):
             if number in world.finished:
                 break
@@ -230,10 +242,11 @@ class PoolMachine(RuleBasedStateMachine):
             starting = world.workers(WorkerState.STARTING)
             if leaving:
                 world.exit(leaving[0].attempt, "exit 0")
-            elif starting and broken:
-                world.exit(starting[0].attempt, "exit 3")
-            elif starting:
+            elif starting and good:
+                good -= 1
                 world.ready(starting[0].attempt)
+            elif starting:
+                world.exit(starting[0].attempt, "exit 3")
             else:
                 world.to_deadline()
             assert self.serving() >= world.pool.size - allowed
@@ -260,30 +273,34 @@ class PoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever state it is in: well-behaved processes make it whole, and a stop empties it."""
-        if self.breaks:
-            self.operations_end_although_every_start_fails()
+        if self.ending:
+            self.operations_end_although_no_start_succeeds()
         if not self.world.pool.closing:
             self.becomes_what_is_wanted()
             self.world.post(ShutdownRequested(reason="SIGTERM"))
         self.stops_whatever_workers_do()
         assert self.world.submitted == self.world.finished.keys()
 
-    def operations_end_although_every_start_fails(self) -> None:
-        """Starts that take long, then fail, leave no operation waiting for ever."""
+    def operations_end_although_no_start_succeeds(self) -> None:
+        """Starts that take long, then fail, hang or are killed leave no operation waiting."""
         world = self.world
-        for _ in range(500):
+        for _ in range(2_000):
             if not world.pool.operations:
                 return
             starting = world.workers(WorkerState.STARTING)
             leaving = world.workers(*ENDING)
-            if leaving:
+            if leaving and not (self.held and leaving[0].ready_at is not None):
                 world.exit(leaving[0].attempt, "exit 0")
-            elif starting:
+            elif starting and self.ending != "hangs":
+                # Slots that are only filled wait as long as somebody kills their workers.
+                reloads = world.pool.operations[0].kind is OperationKind.RELOAD
+                killed = self.ending == "is killed" and reloads
                 world.pass_time(max(0.0, (starting[0].deadline or 0) - world.now - 0.1))
-                world.exit(starting[0].attempt, "exit 3")
+                if starting[0].attempt in world.pool.workers:
+                    world.exit(starting[0].attempt, "exit 3", foreign=killed)
             else:
                 world.to_deadline()
-        raise AssertionError(f"never ends: {world.pool.operations}")
+        raise AssertionError(f"never ends: {world.pool}")
 
     def becomes_what_is_wanted(self) -> None:
         world = self.world

@@ -6,11 +6,12 @@ from drumd.supervisor.core.events import (
     Hung,
     LostContact,
     Recovered,
+    RecycleDue,
     ShutdownRequested,
     Stalled,
 )
-from drumd.supervisor.core.model import OperationKind
-from drumd.supervisor.core.views import acceptors, next_deadline, steering
+from drumd.supervisor.core.model import OperationKind, Policy, WorkerState
+from drumd.supervisor.core.views import acceptors, heirs, next_deadline, steering
 from tests.unit.core_world import World
 
 
@@ -162,3 +163,93 @@ def test_next_deadline_is_the_earliest() -> None:
     assert next_deadline(world.pool) == backoff
     world.post(ShutdownRequested(reason="SIGTERM"))
     assert next_deadline(world.pool) == world.now + 25.0
+
+
+# --- heirs --------------------------------------------------------------------------------------
+
+
+def test_idle_connections_go_to_the_successor() -> None:
+    """A worker that was replaced hands its idle connections to the one that took its slot."""
+    world = World(size=3).begin()
+    world.pass_time(1.0)
+    world.submit(OperationKind.RESTART, slot=1)
+    assert heirs(world.pool) == {}
+    world.ready(4)
+    assert heirs(world.pool) == {2: (4,)}
+    world.exit(2, "exit 0")
+    assert heirs(world.pool) == {}
+
+
+def test_idle_connections_of_a_slot_that_goes_are_shared_by_siblings() -> None:
+    """A scale-down gives each leaver's connections to a few siblings, not the same ones first."""
+    world = World(size=8).begin()
+    world.submit(OperationKind.SCALE, size=6)
+    assert heirs(world.pool) == {7: (1, 2, 3, 4), 8: (2, 3, 4, 5)}
+
+
+def test_idle_connections_go_to_siblings_until_the_successor_is_ready() -> None:
+    """Where a worker goes before its successor serves, siblings take over, then the successor."""
+    policy = Policy(max_surge=0, max_unavailable=1)
+    world = World(size=2, policy=policy).begin()
+    world.pass_time(1.0)
+    world.submit(OperationKind.RESTART, slot=0)
+    assert heirs(world.pool) == {1: (2,)}
+    world.ready(3)
+    assert heirs(world.pool) == {1: (3,)}
+
+
+def test_worker_that_somebody_told_to_go_has_heirs_too() -> None:
+    """A SIGTERM from elsewhere closes no idle connection either."""
+    world = World(size=2).begin()
+    world.post(BeganLeaving(attempt=1, signal="SIGTERM"))
+    assert heirs(world.pool) == {1: (2,)}
+
+
+def test_promoted_spare_is_an_heir() -> None:
+    """A spare that took a slot gets the idle connections of the worker before it."""
+    world = World(size=2, policy=Policy(spares=1)).begin()
+    world.pass_time(1.0)
+    world.post(RecycleDue(attempt=1, why="served 1000 requests"))
+    assert heirs(world.pool) == {1: (3,)}
+
+
+def test_nobody_in_trouble_is_an_heir() -> None:
+    """Who is stalled, about to exit, starting, draining or without a slot gets no connections."""
+    world = World(size=5, policy=Policy(spares=1)).begin()
+    world.post(BeganLeaving(attempt=1, signal="SIGTERM"))
+    spare = world.slot(0).incumbent
+    assert spare == 6
+    stall(world, 6)
+    stall(world, 2)
+    world.post(LostContact(attempt=3))
+    world.post(BeganLeaving(attempt=4, signal="SIGTERM"))
+    assert set(heirs(world.pool).values()) == {(5,)}
+
+
+def test_nobody_inherits_when_all_go() -> None:
+    """At a stop of the pool or of the daemon idle connections are closed."""
+    world = World(size=2).begin()
+    world.submit(OperationKind.STOP)
+    assert world.workers(WorkerState.DRAINING)
+    assert heirs(world.pool) == {}
+    world = World(size=2).begin()
+    world.submit(OperationKind.RESTART)
+    world.ready(3)
+    world.post(ShutdownRequested(reason="SIGTERM"))
+    assert heirs(world.pool) == {}
+
+
+def test_last_worker_has_no_heir() -> None:
+    """Without any worker that serves there is nobody to hand to."""
+    world = World(size=1).begin()
+    world.post(BeganLeaving(attempt=1, signal="SIGTERM"))
+    assert heirs(world.pool) == {}
+    world.ready(2)
+    assert heirs(world.pool) == {1: (2,)}
+
+
+def test_who_is_above_the_size_inherits_nothing() -> None:
+    """A slot that goes itself takes nothing over."""
+    world = World(size=3).begin()
+    world.submit(OperationKind.SCALE, size=1)
+    assert heirs(world.pool) == {2: (1,), 3: (1,)}

@@ -163,6 +163,10 @@ def _add_changing(app: FastAPI, operator: Operator, policy: Policy) -> None:
     async def scale(pool: str, body: ScaleBody, by: str = by_caller) -> Response:
         return _submit(operator, OperationKind.SCALE, pool, by, size=body.size)
 
+    @app.post("/re-exec")
+    async def re_exec(by: str = by_caller) -> Response:
+        return JSONResponse(operation_document(operator.re_exec(by=by)), 202)
+
     @app.post("/reload")
     async def reload(
         by: str = by_caller, body: Annotated[ReloadBody | None, Body()] = None

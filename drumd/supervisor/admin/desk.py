@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from drumd.supervisor.admin.operator import FINAL, Operation, UnknownNameError
 from drumd.supervisor.core.model import Operation as CoreOperation
@@ -13,6 +13,14 @@ KEPT = 200
 """Finished operations that can still be asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptDesk:
+    """The desk over a re-exec; who waits asks again."""
+
+    operations: tuple[Operation, ...]
+    numbers: int
+
+
 class Desk:
     """Operations of all pools, by id. All calls are on the loop."""
 
@@ -20,6 +28,15 @@ class Desk:
         self._operations: OrderedDict[str, Operation] = OrderedDict()
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._numbers = 0
+
+    def keep(self) -> KeptDesk:
+        """Return what `resume` needs."""
+        return KeptDesk(tuple(self._operations.values()), self._numbers)
+
+    def resume(self, kept: KeptDesk) -> None:
+        """Go on with the operations that were known before a re-exec."""
+        self._operations = OrderedDict((known.id, known) for known in kept.operations)
+        self._numbers = kept.numbers
 
     def new_id(self, pool: str) -> str:
         """Return an id that no other operation of this daemon has."""
@@ -52,20 +69,28 @@ class Desk:
                 slots=() if known is None else known.slots,
                 last_lines=last_lines if core.state is OperationState.FAILED else (),
             )
-            self._put(view)
-        self._forget_old()
+            self.put(view)
 
     def draw(self, operation_id: str, slots: tuple[str, ...]) -> None:
         """Take note of how far an operation is, slot by slot."""
         known = self._operations.get(operation_id)
         if known is not None:
-            self._put(replace(known, slots=slots))
+            self.put(replace(known, slots=slots))
 
-    def _put(self, view: Operation) -> None:
-        if self._operations.get(view.id) == view:
-            return
-        self._operations[view.id] = view
-        for waiter in self._waiters.pop(view.id, ()):
+    def put(self, operation: Operation) -> None:
+        """Take note of how an operation stands, and wake those who wait for a change."""
+        if self._operations.get(operation.id) != operation:
+            self._operations[operation.id] = operation
+            self._wake(operation.id)
+            self._forget_old()
+
+    def release(self) -> None:
+        """Let all who wait have an answer now."""
+        for operation_id in list(self._waiters):
+            self._wake(operation_id)
+
+    def _wake(self, operation_id: str) -> None:
+        for waiter in self._waiters.pop(operation_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-import time
+from collections.abc import Callable
 from typing import Any
 
 from drumd import __version__
@@ -12,6 +12,7 @@ from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import (
     FINAL,
     MAX_QUEUED,
+    DaemonTask,
     Operation,
     Pending,
     RefusedError,
@@ -48,6 +49,8 @@ class Office:
         logs: Logs,
         reloader: Reloader,
         admin_socket: str | None,
+        started_at: float,
+        re_exec: Callable[[str], Operation],
     ) -> None:
         self._owner = owner
         self._hands = hands
@@ -56,8 +59,9 @@ class Office:
         self._board = board
         self._exits = exits
         self._logs = logs
+        self._started_at = started_at
+        self._re_exec = re_exec
         self._reloader = reloader
-        self._started_at = time.time()
         self._admin_socket = admin_socket
 
     @property
@@ -147,6 +151,10 @@ class Office:
             raise RefusedError(
                 f"cannot cancel {operation_id}: it is {operation.state.value} ({operation.reason})"
             )
+        if isinstance(operation.kind, DaemonTask):
+            raise RefusedError(
+                f"cannot cancel {operation_id}: it ends by itself within moments, well or not"
+            )
         running = operation.state is OperationState.RUNNING
         if running and operation.kind not in (OperationKind.RESTART, OperationKind.RELOAD):
             undo = {
@@ -160,6 +168,15 @@ class Office:
             )
         self._owner.post(operation.pool, Cancelled(operation_id=operation_id, by=by))
         return operation
+
+    def re_exec(self, *, by: str) -> Operation:
+        """Replace the daemon's own program, workers untouched; raise `RefusedError`."""
+        return self._re_exec(by)
+
+    def release(self) -> None:
+        """Let all who wait or follow have an answer now; they ask again."""
+        self._desk.release()
+        self._journal.part()
 
     def shutdown(self, *, by: str) -> None:
         """Stop the daemon gracefully, as SIGTERM does."""

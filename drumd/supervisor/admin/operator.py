@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from drumd.config.diff import Changes
@@ -16,13 +17,20 @@ MAX_QUEUED = 16
 FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
 
 
+class DaemonTask(StrEnum):
+    """What an operator may have done to the daemon itself."""
+
+    RE_EXEC = "re-exec"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing that an operator asked of one pool, as the operator sees it."""
 
     id: str
     pool: str
-    kind: OperationKind
+    """ "" for what concerns the daemon itself."""
+    kind: OperationKind | DaemonTask
     state: OperationState
     reason: str
     """In words: what it waits for, how far it is, or how it ended."""
@@ -104,6 +112,12 @@ class Operator(Protocol):
 
     def cancel(self, operation_id: str, *, by: str) -> Operation:
         """Cancel what has not taken effect; raise `UnknownNameError` or `RefusedError`."""
+
+    def re_exec(self, *, by: str) -> Operation:
+        """Replace the daemon's own program, workers untouched; raise `RefusedError`."""
+
+    def release(self) -> None:
+        """Let all who wait or follow have an answer now; they ask again."""
 
     def shutdown(self, *, by: str) -> None:
         """Stop the daemon gracefully, as SIGTERM does."""

@@ -50,25 +50,38 @@ class AdminServer:
         self._public = list(public)
         self._policy = Policy(group)
         self._servers: list[HttpServer] = []
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Import what is needed, in a thread, and answer from then on."""
         if self._admin_socket is None and not self._public:
             return
+        async with self._turn:
+            await self._start()
+
+    async def _start(self) -> None:
         await asyncio.to_thread(_import_heavy)
         from drumd.supervisor.admin.app import create_app, create_public_app  # noqa: PLC0415
         from drumd.supervisor.admin.http import HttpServer  # noqa: PLC0415
         from drumd.supervisor.admin.scraper import Scraper  # noqa: PLC0415
 
+        # Copies: a server closes what it serves on, and `pause` must not.
         scraper = Scraper(self._operator, self._app_metrics)
         if self._admin_socket is not None:
             app = create_app(self._operator, scraper, self._policy)
-            self._servers.append(HttpServer(app, [self._admin_socket.listener]))
+            self._servers.append(HttpServer(app, [self._admin_socket.listener.dup()]))
         if self._public:
             public = create_public_app(self._operator, scraper)
-            self._servers.append(HttpServer(public, self._public))
+            self._servers.append(HttpServer(public, [listener.dup() for listener in self._public]))
         for server in self._servers:
             await server.start()
+
+    async def pause(self) -> None:
+        """Answer what is in flight (1 s) and nothing more; who connects waits until `start`."""
+        async with self._turn:
+            self._operator.release()
+            await asyncio.gather(*(server.stop() for server in self._servers))
+            self._servers.clear()
 
     async def stop(self) -> None:
         """End the followers of the journal, answer what is in flight (1 s), close and unlink.
@@ -76,8 +89,7 @@ class AdminServer:
         Closes the operator's journal, since followers would otherwise never end.
         """
         self._operator.journal.close()
-        await asyncio.gather(*(server.stop() for server in self._servers))
-        self._servers.clear()
+        await self.pause()
         for listener in self._public:
             listener.close()
         if self._admin_socket is not None:

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from drumd.supervisor.admin.paths import (
@@ -21,6 +22,7 @@ from drumd.supervisor.admin.paths import (
     places,
     prepare,
 )
+from drumd.supervisor.fds import Fd
 
 BACKLOG = 128
 _MODE = 0o660
@@ -44,15 +46,27 @@ class NoPlaceError(Exception):
     """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAdminSocket:
+    """The admin socket over a re-exec: it listens, and its lock is held, all the time."""
+
+    path: str
+    lock: Fd
+    listener: Fd
+    device: int
+    inode: int
+
+
 class AdminSocket:
     """A listening Unix socket that is ours until `close`."""
 
-    def __init__(self, path: Path, lock: int, listener: socket.socket) -> None:
+    def __init__(
+        self, path: Path, lock: int, listener: socket.socket, identity: tuple[int, int]
+    ) -> None:
         self.path = path
         self.listener = listener
         self._lock = lock
-        status = path.lstat()
-        self._identity = status.st_dev, status.st_ino
+        self._identity = identity
 
     @classmethod
     def claim(cls, path: Path, group: str | None = None) -> "AdminSocket":
@@ -70,7 +84,9 @@ class AdminSocket:
         try:
             lock = _lock(path)
             try:
-                return cls(path, lock, _listen(path, gid))
+                listener = _listen(path, gid)
+                status = path.lstat()
+                return cls(path, lock, listener, (status.st_dev, status.st_ino))
             except BaseException:
                 _unlock(path, lock)
                 raise
@@ -79,6 +95,24 @@ class AdminSocket:
                 f"cannot use admin socket {path}: {error.strerror}; "
                 "give another one with --admin-socket PATH"
             ) from error
+
+    def keep(self) -> KeptAdminSocket:
+        """Return what `resume` needs."""
+        device, inode = self._identity
+        return KeptAdminSocket(
+            path=str(self.path),
+            lock=Fd(self._lock),
+            listener=Fd(self.listener.fileno()),
+            device=device,
+            inode=inode,
+        )
+
+    @classmethod
+    def resume(cls, kept: KeptAdminSocket) -> "AdminSocket":
+        """Go on with the socket that was kept over a re-exec; raise OSError."""
+        listener = socket.socket(fileno=kept.listener)
+        listener.setblocking(False)
+        return cls(Path(kept.path), kept.lock, listener, (kept.device, kept.inode))
 
     def close(self) -> None:
         """Stop listening, and remove the socket file if it is still ours. Again: does nothing."""

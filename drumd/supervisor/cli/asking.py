@@ -1,11 +1,14 @@
 """The commands of `drumctl` that ask and change nothing."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from drumd.exitcodes import ControlExit
 from drumd.supervisor.cli.call import Call
-from drumd.supervisor.cli.client import ControlError
+from drumd.supervisor.cli.client import Client, ControlError
 from drumd.supervisor.cli.tables import render_status
 from drumd.supervisor.observe.console import ConsoleRenderer
 
@@ -29,7 +32,7 @@ def events(call: Call) -> int:
     # One request for both: between two, events could be lost.
     query = {"last": call.given.last, "follow": str(call.given.follow).lower()}
     ending = False
-    for entry in call.client.lines("/events", **query):
+    for entry in _entries(call.client, query):
         if call.given.json:
             print(json.dumps(entry))
         elif "lost" in entry:
@@ -46,6 +49,24 @@ def events(call: Call) -> int:
             ControlExit.NOT_RUNNING,
         )
     return ControlExit.OK
+
+
+def _entries(client: Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield events until the daemon ends: a re-exec ends the stream, but not the journal."""
+    since = client.get("/status")["since"] if query["follow"] == "true" else None
+    seq = 0
+    while True:
+        entry: dict[str, Any] = {}
+        for entry in client.lines("/events", **query):
+            yield entry
+            seq = entry.get("seq", seq)
+        if since is None or not seq or entry.get("event") in _LAST_EVENTS:
+            return
+        with contextlib.suppress(ControlError):
+            if client.get("/status")["since"] == since:
+                query = {"since": seq, "follow": "true"}
+                continue
+        return
 
 
 def metrics(call: Call) -> int:

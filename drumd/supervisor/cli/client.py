@@ -23,6 +23,8 @@ HOW_TO_START = (
 )
 _TIMEOUT = 10.0
 """Seconds for an answer that the daemon gives at once."""
+_TRIES = 3
+"""Requests, until one is answered at all."""
 _OK = range(200, 300)
 _USAGE_STATUSES = frozenset({400, 404, 405})
 _INTERNAL = 500
@@ -38,6 +40,10 @@ class ControlError(Exception):
         self.code = code
         self.known = known
         """The names that there are, when one was wrong."""
+
+
+class UnansweredError(ControlError):
+    """cannot have an answer: the connection ended before the first byte of one."""
 
 
 class Client:
@@ -108,7 +114,30 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> BinaryIO:
-        """Send a request; return its answer's body, or raise what the answer says."""
+        """Send a request; return its answer's body, or raise what the answer says.
+
+        A daemon that is just replacing its own program closes connections that it has not read
+        from yet; whoever only asks may ask again.
+        """
+        failures: list[ControlError] = []
+        for _ in range(_TRIES if method == "GET" else 1):
+            try:
+                return self._ask(method, path, timeout=timeout, query=query, body=body)
+            except ControlError as error:
+                failures.append(error)
+                if not isinstance(error, UnansweredError):
+                    break
+        raise failures[0]
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> BinaryIO:
         target = quote(path) + (f"?{urlencode(query)}" if query else "")
         head = f"{method} {target} HTTP/1.0\r\nHost: drumd\r\n"
         content = b"" if body is None else json.dumps(body).encode()
@@ -119,6 +148,8 @@ class Client:
             connection.sendall(f"{head}\r\n".encode() + content)
             answer = connection.makefile("rb")
             status = self._status(answer)
+        except ConnectionError as error:
+            raise self._lost(error.strerror or str(error), UnansweredError) from error
         except OSError as error:
             raise self._lost(error.strerror or str(error)) from error
         finally:
@@ -163,7 +194,7 @@ class Client:
     def _status(self, answer: BinaryIO) -> int:
         first = answer.readline()
         if not first:
-            raise self._lost("no HTTP answer")
+            raise self._lost("no HTTP answer", UnansweredError)
         version, _, rest = first.partition(b" ")
         status = rest[:3]
         if not (version.startswith(b"HTTP/") and status.isdigit()):
@@ -178,8 +209,8 @@ class Client:
         except OSError as error:
             raise self._lost(error.strerror or str(error)) from error
 
-    def _lost(self, why: str) -> ControlError:
-        return ControlError(
+    def _lost(self, why: str, kind: type[ControlError] = ControlError) -> ControlError:
+        return kind(
             f"cannot have an answer from the drumd on {self.path}: {why}", ControlExit.UNKNOWN
         )
 

@@ -135,6 +135,15 @@ COMMANDS = {
         _events_arguments,
         asking.events,
     ),
+    "re-exec": Command(
+        "replace drumd's own program, without touching its workers",
+        "Have drumd execute its program anew, by the command that it was started with: so another\n"
+        "version takes over workers and sockets, under the same pid. It is asked first whether it\n"
+        "can; if not, the old one carries on, and the exit code is 1.",
+        "drumctl re-exec",
+        _add_no_wait,
+        operating.re_exec,
+    ),
     "wait": Command(
         "wait for an operation",
         "Wait for an operation that goes on; the exit code is its outcome.",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from drumd import __version__
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.cli.arguments import Parser, UsageError, meant
+from drumd.supervisor.reexec.order import VARIABLE
+from drumd.supervisor.reexec.stub import enter
 
 if TYPE_CHECKING:
     from drumd.config.loading import Loaded
@@ -44,6 +46,8 @@ _SUPERVISOR_FLAGS = ("admin_socket", "admin_group", "admin_bind", "log_level", "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `drumd`; return its exit code (`drumd.exitcodes.DaemonExit`)."""
+    if VARIABLE in os.environ:
+        return enter()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(arguments)
@@ -110,7 +114,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _daemon(loaded: "Loaded") -> int:
-    from drumd.supervisor.daemon import run_daemon  # noqa: PLC0415 - as in _with_config
+    from drumd.supervisor.running import run_daemon  # noqa: PLC0415 - as in _with_config
 
     return run_daemon(loaded)
 

@@ -79,6 +79,11 @@ def scale(call: Call) -> int:
     return _operate(call, [(call.given.pool, {"size": call.given.size}, "scale")])
 
 
+def re_exec(call: Call) -> int:
+    """Have the daemon replace its own program."""
+    return _see_through(call, [call.client.post("/re-exec")], [])
+
+
 def wait(call: Call) -> int:
     """Wait for operations that were begun before."""
     found = [call.client.get(f"/operations/{identity}") for identity in call.given.id]

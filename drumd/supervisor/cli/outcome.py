@@ -134,7 +134,7 @@ def title(operation: Document) -> str:
     if operation.get("slot") is not None:
         where += f"/{operation['slot']}"
     to = f" to {operation['size']}" if operation.get("size") is not None else ""
-    return f"{operation['kind']} {where}{to}"
+    return f"{operation['kind']} {where}{to}".rstrip()
 
 
 def _progress(operation: Document, terminal: Terminal) -> str:

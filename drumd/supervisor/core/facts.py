@@ -10,6 +10,8 @@ class Happened(StrEnum):
 
     DAEMON_STARTED = "daemon.started"
     DAEMON_READY = "daemon.ready"
+    DAEMON_REEXECED = "daemon.reexeced"
+    """Its program was replaced; its pid, workers and sockets are the same."""
     DAEMON_STOPPING = "daemon.stopping"
     DAEMON_STOPPED = "daemon.stopped"
     DAEMON_NOTICE = "daemon.notice"

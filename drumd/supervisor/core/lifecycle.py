@@ -211,20 +211,18 @@ def end_late(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
 def kill_again(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     """SIGKILL works at once, but for a process that the kernel itself holds (state D).
 
-    Its slot goes on without it, but leaves only one such process behind: more would pile up.
+    Its slot goes on without it; after a second one it is given up for now, since more would pile
+    up.
     """
     reason = "SIGKILL had no effect yet; the kernel may hold it in a system call"
     ending.kill(draft, replace(worker, stuck=True), reason)
-    stuck = [
-        other
-        for other in draft.pool.workers.values()
-        if (other.kind, other.slot) == (worker.kind, worker.slot)
-        and other.state is WorkerState.KILLING
-    ]
     cause = worker.cause or Cause.CRASH
     rollouts.judge(draft, worker, cause, reason, answered=False)
-    if len(stuck) == 1:
-        _leave_slot(draft, worker, cause, reason, answered=False)
+    _leave_slot(draft, worker, cause, reason, answered=False)
+    slot = draft.home(worker)
+    waits = slot is not None and slot.state in (SlotState.EMPTY, SlotState.BACKOFF)
+    if slot is not None and waits and draft.wanted(slot) and slots.is_held(draft, slot):
+        slots.fail(draft, slot, reason)
 
 
 def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:

@@ -139,15 +139,19 @@ def stop_pool(draft: Draft, cause: Cause, reason: str) -> None:
         ending.retire(draft, worker, cause, reason)
 
 
-def scale_pool(draft: Draft, size: int, why: str = "") -> None:
-    """Want another size: what is above it goes, and what has failed below it is tried again."""
+def scale_pool(draft: Draft, size: int, why: str = "", *, forgive: bool = True) -> None:
+    """Want another size: what is above it goes.
+
+    `forgive`: somebody asked for it, so what has failed below it is tried again.
+    """
     before = draft.pool.size
     draft.change(size=size)
     reason = f"the pool is scaled from {before} to {size}{why and ': '}{why}"
     draft.tell(Happened.POOL_SCALED, reason, size=size)
     _make_slots(draft, reason)
     for place in draft.places:
-        slots.pardon(draft, place, reason)
+        if forgive or not draft.wanted(place):
+            slots.pardon(draft, place, reason)
     for worker in list(draft.pool.workers.values()):
         if worker.kind is Kind.SLOT and worker.slot >= size:
             ending.retire(draft, worker, Cause.OPERATOR, reason)

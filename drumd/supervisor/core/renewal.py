@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from drumd.supervisor.core import ending, rollouts, slots
 from drumd.supervisor.core.draft import Draft
-from drumd.supervisor.core.model import Kind, Pool, Slot, SlotState, Tight, Worker, WorkerState
+from drumd.supervisor.core.model import Cause, Kind, Pool, Slot, SlotState, Worker, WorkerState
 from drumd.supervisor.core.views import (
     first_settles_at,
     has_room,
     incumbent,
+    may_be_down,
     outdated,
     ready_spare,
     ready_template,
@@ -116,11 +117,11 @@ def _replace(draft: Draft, slot: Slot, worker: Worker, why: str) -> bool:
     """Begin to replace a worker that serves, if the budget allows; say so."""
     pool = draft.pool
     target = target_generation(pool)
-    spare = ready_spare(pool, target) is not None and _may_go_on(pool)
-    if spare or _may_surge(pool):
+    spare = ready_spare(pool, target) is not None and _may_go_on(pool, worker)
+    if spare or _may_surge(pool, worker):
         slots.fill(draft, replace(slot, reason=why), why, succeed=True, generation=target)
         return True
-    if not _may_go_without(pool):
+    if not _may_go_without(pool, worker):
         return False
     reason = f"{why}; its slot goes without meanwhile, as the budget says"
     ending.retire(draft, worker, slots.cause_of(draft, worker), reason)
@@ -130,30 +131,31 @@ def _replace(draft: Draft, slot: Slot, worker: Worker, why: str) -> bool:
     return True
 
 
-def _unserved(pool: Pool) -> int:
-    return sum(not serves(pool, slot) for slot in wanted_slots(pool))
+def _unserved(pool: Pool) -> list[Slot]:
+    return [slot for slot in wanted_slots(pool) if not serves(pool, slot)]
 
 
-def _may_go_on(pool: Pool) -> bool:
-    """Say whether the others serve, so that one more may be replaced.
+def _may_go_on(pool: Pool, worker: Worker) -> bool:
+    """Say whether the others serve, so that this one may be replaced.
 
     New workers that fall as soon as they are ready must not replace the last good one. But an
-    unproven generation may be what mends the others.
+    unproven generation may be what mends the others, and an operator's restart ends by itself when
+    one of its slots fails: another one that has is no reason against it.
     """
     alive = sum(w.kind is Kind.SLOT and not w.stuck for w in pool.workers.values())
     if alive >= 2 * pool.size + pool.policy.max_surge:
         return False
-    return _is_unproven(pool) or _unserved(pool) <= pool.policy.max_unavailable
+    down = _unserved(pool)
+    if worker.outdated and worker.outdated_by is Cause.OPERATOR:
+        down = [slot for slot in down if slot.state is not SlotState.FAILED]
+    return _is_unproven(pool) or len(down) <= pool.policy.max_unavailable
 
 
-def _may_surge(pool: Pool) -> bool:
+def _may_surge(pool: Pool, worker: Worker) -> bool:
     starting = sum(slot.successor is not None for slot in pool.slots)
-    return starting < pool.policy.max_surge and has_room(pool) and _may_go_on(pool)
+    return starting < pool.policy.max_surge and has_room(pool) and _may_go_on(pool, worker)
 
 
-def _may_go_without(pool: Pool) -> bool:
+def _may_go_without(pool: Pool, worker: Worker) -> bool:
     """Say whether a slot may lose its worker before the next one is ready."""
-    allowed = pool.policy.max_unavailable
-    if not has_room(pool) and pool.policy.tight is Tight.NO_SURGE:
-        allowed = max(1, allowed)
-    return _unserved(pool) < allowed and _may_go_on(pool)
+    return len(_unserved(pool)) < may_be_down(pool) and _may_go_on(pool, worker)

@@ -20,6 +20,7 @@ from drumd.supervisor.core.views import (
     first_settles_at,
     has_room,
     incumbent,
+    may_be_down,
     serves,
     wanted_slots,
 )
@@ -49,18 +50,26 @@ def refusal(draft: Draft, *, template: bool) -> str:
 
 
 def deadlock(draft: Draft) -> str:
-    """Return why the memory lets nothing go on, although nobody is under way; "" when it does."""
+    """Return why nothing can be replaced any more although nobody is under way; else ""."""
     pool = draft.pool
-    if pool.policy.max_unavailable or any(
+    wanted = wanted_slots(pool)
+    failed = [slot for slot in wanted if slot.state is SlotState.FAILED]
+    under_way = any(
         worker.state is not WorkerState.READY and not worker.stuck
         for worker in pool.workers.values()
-    ):
-        return ""
-    if not all(serves(pool, slot) for slot in wanted_slots(pool)):
+    )
+    if under_way or sum(serves(pool, slot) for slot in wanted) + len(failed) < len(wanted):
         return ""
     settled_at = first_settles_at(pool)
     if settled_at is not None and settled_at > draft.now:
         return ""
+    if failed and pool.rollout is not None:
+        return ""  # the first new worker goes there
+    surges = pool.policy.max_surge and has_room(pool)
+    if surges or len(failed) < may_be_down(pool):
+        return ""
+    if failed:
+        return f"slot {failed[0].number} is down, so no other may be: {failed[0].reason}"
     return refusal(draft, template=False)
 
 

@@ -66,7 +66,7 @@ def _shrink(draft: Draft, scaling: Scaling, busy: float) -> None:
 
 def _step(draft: Draft, size: int, why: str) -> None:
     draft.change(load=LoadSeen(changed_at=draft.now))
-    operations.scale_pool(draft, size, why)
+    operations.scale_pool(draft, size, why, forgive=False)
 
 
 def _since(known: float | None, now: float) -> float:

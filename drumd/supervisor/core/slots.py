@@ -189,9 +189,22 @@ def _must_wait(draft: Draft, place: Slot) -> bool:
     return False
 
 
+def is_held(draft: Draft, slot: Slot) -> bool:
+    """Say whether so many of its processes resist SIGKILL that it had better start no more."""
+    stuck = [
+        worker
+        for worker in draft.pool.workers.values()
+        if worker.stuck and (worker.kind, worker.slot) == (slot.kind, slot.number)
+    ]
+    return len(stuck) > 1
+
+
 def retry(draft: Draft, slot: Slot) -> None:
     """End the wait of a place in backoff, or try a failed one again."""
     again = slot.state is SlotState.FAILED
+    if again and is_held(draft, slot):
+        draft.put_slot(replace(slot, retry_at=draft.now + draft.pool.policy.retry_after))
+        return
     draft.put_slot(
         replace(
             slot,

@@ -118,6 +118,14 @@ def has_room(pool: Pool) -> bool:
     return pool.room is None or pool.policy.tight is Tight.IGNORE or pool.room.workers > 0
 
 
+def may_be_down(pool: Pool) -> int:
+    """Return how many slots may be without a ready worker for the sake of replacing workers."""
+    allowed = pool.policy.max_unavailable
+    return (
+        max(1, allowed) if not has_room(pool) and pool.policy.tight is Tight.NO_SURGE else allowed
+    )
+
+
 def can_spare(pool: Pool) -> bool:
     """Say whether spares may start: the pool serves, and they take nothing that it needs itself."""
     whole = pool.was_whole or all(serves(pool, slot) for slot in wanted_slots(pool))

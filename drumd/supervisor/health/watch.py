@@ -33,16 +33,17 @@ class AwakeClock:
     of what it did not do in a gap, so a gap counts no more than two intervals.
     """
 
-    def __init__(self, interval: float, now: float) -> None:
+    def __init__(self, interval: float, now: float, awake: float = 0.0) -> None:
+        """Begin at `now` with `awake` seconds: those of the program before, after a re-exec."""
         self.interval = interval
+        self.awake = awake
         self._last = now
-        self._awake = 0.0
 
     def look(self, now: float) -> float:
         """Return the time awake until `now` (monotonic seconds)."""
-        self._awake += min(max(0.0, now - self._last), 2 * self.interval)
+        self.awake += min(max(0.0, now - self._last), 2 * self.interval)
         self._last = now
-        return self._awake
+        return self.awake
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,23 @@ class AppMetrics:
         """How often something was left out of a scrape, by pool: a broken file, a name in use."""
         return dict(self._skipped)
 
+    @contextlib.contextmanager
+    def settled(self, timeout: float) -> Iterator[bool]:
+        """Let nothing be moved between files meanwhile; give False when that takes too long.
+
+        For an exec, which ends threads in the middle of whatever they do.
+        """
+        locked = self._lock.acquire(timeout=timeout)
+        try:
+            yield locked
+        finally:
+            if locked:
+                self._lock.release()
+
+    def resume(self, skipped: Mapping[str, int]) -> None:
+        """Go on counting from before a re-exec."""
+        self._skipped = Counter(skipped)
+
     def collect(self, directories: Mapping[str, Sequence[Path]]) -> list["Metric"]:
         """Return the families of all pools, by the directories of their generations.
 

@@ -7,12 +7,12 @@ nothing, holds nobody up, and learns how many entries it lost when it comes back
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from drumd.supervisor.core.facts import Fact
+from drumd.supervisor.core.facts import Fact, Happened
 
 MAX_TEXT = 16_384
 """Characters of one text (a reason, the stacks of a worker) that are kept."""
@@ -48,6 +48,59 @@ class Entry:
         return {key: merged[key] for key in order if merged.get(key) is not None}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptEntry:
+    """An entry over a re-exec; its event may be one that another version lacks."""
+
+    seq: int
+    time: float
+    event: str
+    reason: str
+    pool: str | None = None
+    slot: int | None = None
+    generation: int | None = None
+    attempt: int | None = None
+    extra: Mapping[str, int | float | str | None]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "KeptEntry":
+        """Return what `entry` needs."""
+        fact = entry.fact
+        return cls(
+            seq=entry.seq,
+            time=entry.time,
+            event=fact.event.value,
+            reason=fact.reason,
+            pool=fact.pool,
+            slot=fact.slot,
+            generation=fact.generation,
+            attempt=fact.attempt,
+            extra=dict(fact.extra),
+        )
+
+    def entry(self) -> Entry:
+        """Return the entry; an event that is not known here is a notice that names it."""
+        known = self.event in {event.value for event in Happened}
+        fact = Fact(
+            event=Happened(self.event) if known else Happened.DAEMON_NOTICE,
+            reason=self.reason if known else f"{self.event}: {self.reason}",
+            pool=self.pool,
+            slot=self.slot,
+            generation=self.generation,
+            attempt=self.attempt,
+            extra=self.extra,
+        )
+        return Entry(self.seq, self.time, fact)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJournal:
+    """The journal over a re-exec; followers come again with the last number that they know."""
+
+    entries: tuple[KeptEntry, ...]
+    last: int
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Consecutive entries, and how many were lost between the asked position and the first."""
@@ -68,11 +121,23 @@ class Journal:
         self._last = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._partings = 0
 
     @property
     def last(self) -> int:
         """The number of the newest entry; 0 before the first."""
         return self._last
+
+    def keep(self) -> KeptJournal:
+        """Return what `resume` needs."""
+        return KeptJournal(tuple(map(KeptEntry.of, self._entries)), self._last)
+
+    def resume(self, kept: KeptJournal) -> None:
+        """Go on with what was recorded before a re-exec."""
+        self._entries = deque(each.entry() for each in kept.entries)
+        self._weight = sum(map(_weight, self._entries))
+        self._last = kept.last
+        self._trim()
 
     def record(self, fact: Fact) -> Entry:
         """Append `fact`, cut to what is kept of long texts, and wake the followers."""
@@ -80,12 +145,15 @@ class Journal:
         entry = Entry(self._last, time.time(), _bounded(fact))
         self._entries.append(entry)
         self._weight += _weight(entry)
+        self._trim()
+        self._wake()
+        return entry
+
+    def _trim(self) -> None:
         while len(self._entries) > self._size or (
             self._weight > MAX_TOTAL_TEXT and len(self._entries) > 1
         ):
             self._weight -= _weight(self._entries.popleft())
-        self._wake()
-        return entry
 
     def since(self, seq: int, limit: int | None = None) -> Page:
         """Return the entries after number `seq`, oldest first, at most `limit` of them."""
@@ -102,15 +170,21 @@ class Journal:
 
     async def follow(self, seq: int) -> AsyncIterator[Page]:
         """Yield what comes after number `seq`, as it comes, until the journal is closed."""
+        partings = self._partings
         while True:
             page = self.since(seq)
             if page.entries:
                 seq = page.last
                 yield page
-            elif self._closed:
+            elif self._closed or self._partings != partings:
                 return
             else:
                 await self._next()
+
+    def part(self) -> None:
+        """Let those who follow now end once they have read all; new ones may come."""
+        self._partings += 1
+        self._wake()
 
     def close(self) -> None:
         """Let the followers end once they have read all; `record` goes on working."""

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import structlog
 from drumd.supervisor.observe.console import ConsoleRenderer
 from drumd.supervisor.observe.journal import Entry
 from drumd.supervisor.observe.levels import level_of
-from drumd.supervisor.observe.sink import Sink
+from drumd.supervisor.observe.sink import KeptSink, Sink
 
 Form = Literal["auto", "console", "json"]
 Stream = Literal["stdout", "stderr"]
@@ -26,6 +27,14 @@ Stream = Literal["stdout", "stderr"]
 _SYSLOG = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _MAX_NESTED = 65_536
 """Characters of a worker's line that is looked at for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLogs:
+    """The log over a re-exec: what still waits for its receiver."""
+
+    sink: KeptSink
+    told_dropped: int
 
 
 class Logs:
@@ -106,6 +115,15 @@ class Logs:
             self._told_dropped += lost
             self._events.warning("log.dropped", reason="the receiver was stuck", lines=lost)
         self._sink.write(self._encode(level, text))
+
+    def keep(self) -> KeptLogs:
+        """Return what `resume` needs."""
+        return KeptLogs(self._sink.keep(), self._told_dropped)
+
+    def resume(self, kept: KeptLogs) -> None:
+        """Go on with what waited to be written before a re-exec."""
+        self._sink.resume(kept.sink)
+        self._told_dropped = kept.told_dropped
 
     def flush(self, timeout: float = 1.0) -> bool:
         """Wait up to `timeout` seconds for the receiver to take all; say whether it did."""

@@ -6,11 +6,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from drumd.supervisor.fds import Fd
 
 _PREFIX = "drumd-metrics-"
 _YOUNG = 5.0
 """Seconds in which a directory without a lock may still get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMetricFiles:
+    """The directory over a re-exec: its lock is held all the time."""
+
+    home: str | None
+    lock: Fd | None
 
 
 class MetricFiles:
@@ -36,6 +47,19 @@ class MetricFiles:
                 continue
             return cls(home, _locked(home))
         return cls(None, -1)
+
+    def keep(self) -> KeptMetricFiles:
+        """Return what `resume` needs."""
+        return KeptMetricFiles(
+            None if self.home is None else str(self.home),
+            None if self._lock < 0 else Fd(self._lock),
+        )
+
+    @classmethod
+    def resume(cls, kept: KeptMetricFiles) -> "MetricFiles":
+        """Go on with the directory that was kept over a re-exec."""
+        home = None if kept.home is None else Path(kept.home)
+        return cls(home, -1 if kept.lock is None else kept.lock)
 
     def directory(self, pool: str, generation: int) -> Path | None:
         """Return the directory of a pool's generation, made if need be."""

@@ -9,10 +9,19 @@ import select
 import signal
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 MAX_PENDING_LINES = 10_000
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 """What waits for the receiver at most; further lines are dropped and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSink:
+    """A sink over a re-exec: what still waits for its receiver."""
+
+    pending: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 class Sink:
@@ -25,7 +34,7 @@ class Sink:
         self._changed = threading.Condition()
         self._pending: deque[bytes] = deque()
         self._bytes = 0
-        self._writing = False
+        self._writing = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="drumd-log", daemon=True)
         # The thread inherits the mask: signals are the main thread's, which runs their handlers.
@@ -60,6 +69,22 @@ class Sink:
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending and not self._writing, timeout)
 
+    def keep(self) -> KeptSink:
+        """Return what `resume` needs.
+
+        The lines that are being written count as dropped: an exec ends the thread in the middle
+        of them, when their receiver is stuck.
+        """
+        with self._changed:
+            pending = tuple(line.decode(errors="replace") for line in self._pending)
+            return KeptSink(pending, self.dropped + self._writing)
+
+    def resume(self, kept: KeptSink) -> None:
+        """Go on with what waited before a re-exec."""
+        self.dropped = kept.dropped
+        for line in kept.pending:
+            self.write(line.encode())
+
     def close(self, timeout: float) -> bool:
         """Write what is queued, for up to `timeout` seconds, and end the thread."""
         flushed = self.flush(timeout)
@@ -73,14 +98,14 @@ class Sink:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._writing = False
+                self._writing = 0
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._pending or self._closed)
                 if not self._pending:
                     return
                 lines = list(self._pending)
                 self._pending.clear()
-                self._writing = True
+                self._writing = len(lines)
             written = self._write_all(lines)
             with self._changed:
                 self._bytes -= sum(map(len, lines))

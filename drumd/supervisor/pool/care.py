@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,14 +18,16 @@ from drumd.supervisor.core.events import (
 )
 from drumd.supervisor.core.facts import Fact, Happened
 from drumd.supervisor.core.model import Kind
+from drumd.supervisor.fds import Fd
 from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
+from drumd.supervisor.pool.kept import KeptHandle
 from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.pool.watching import record_of
 from drumd.supervisor.processes.control import ControlEnd
 from drumd.supervisor.processes.marks import sweep
-from drumd.supervisor.processes.pipes import Line, LinePipe
+from drumd.supervisor.processes.pipes import KeptPipe, Line, LinePipe
 from drumd.supervisor.processes.status import ExitStatus, signal_name
 from drumd.wire import messages
 from drumd.wire.messages import Forked, ForkFailed, MessageError, WorkerMessage
@@ -63,34 +65,70 @@ class Care:
         self._generations = generations
         self._around = around
         self._hear = heard
+        self._dispatched_pids: set[int] = set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody is being ended who is in the crew no more, or never was."""
+        return not self._dispatched_pids
 
     def begin(self, handle: Handle) -> None:
         """Take over a worker that was just started, in the same step of the loop."""
-        loop, child = self._around.loop, handle.child
-        self._around.exits.watch(child.pid, lambda _pid, status: self._exited(handle, status))
+        self._watch(handle)
         self._crew.handles[handle.attempt] = handle
         self._crew.pids[handle.attempt] = handle.pid
+        self._converse(handle)
+        handle.pipes = self._readers(
+            handle, [KeptPipe(Fd(fd)) for fd in handle.child.detach_pipes()]
+        )
+
+    def resume(self, handle: Handle, kept: KeptHandle) -> None:
+        """Go on with a worker that was started before a re-exec; nothing is read yet."""
+        self._crew.handles[handle.attempt] = handle
+        if kept.control is not None:
+            self._converse(handle).resume(kept.control.queue)
+        handle.pipes = self._readers(handle, kept.pipes)
+        if handle.stacks:
+            self._around.loop.call_later(STACKS_QUIET, self._tell_stacks, handle)
+        try:
+            self._watch(handle)
+        except OSError:  # somebody else has waited for it
+            self._around.loop.call_soon(self._exited, handle, ExitStatus())
+
+    def _watch(self, handle: Handle) -> None:
+        self._around.exits.watch(handle.pid, lambda _pid, status: self._exited(handle, status))
+
+    def _converse(self, handle: Handle) -> ControlEnd:
         handle.control = ControlEnd(
-            loop,
-            child.control,
+            self._around.loop,
+            handle.child.control,
             on_message=lambda message: self._heard(handle, message),
             on_gone=lambda: self._post(LostContact(attempt=handle.attempt)),
             on_malformed=lambda error: self._misunderstood(handle, error),
         )
-        stdout, stderr, stacks = child.detach_pipes()
-        handle.pipes = [
-            LinePipe(loop, stdout, lambda lines: self._printed(handle, "stdout", lines)),
-            LinePipe(loop, stderr, lambda lines: self._printed(handle, "stderr", lines)),
-            LinePipe(loop, stacks, lambda lines: self._dumped(handle, lines)),
+        return handle.control
+
+    def _readers(self, handle: Handle, pipes: Sequence[KeptPipe | None]) -> list[LinePipe | None]:
+        """Return what reads stdout, stderr and stacks."""
+        takers: list[Callable[[list[Line]], None]] = [
+            lambda lines: self._printed(handle, "stdout", lines),
+            lambda lines: self._printed(handle, "stderr", lines),
+            lambda lines: self._dumped(handle, lines),
+        ]
+        return [
+            None if pipe is None else LinePipe(self._around.loop, pipe.fd, taker, rest=pipe.rest)
+            for pipe, taker in zip(pipes, takers, strict=True)
         ]
 
     def dispatch(self, handle: Handle) -> None:
         """End a worker that was just started and that nobody wants any more."""
         self._around.exits.watch(handle.pid, lambda _pid, _status: self._dispatched(handle))
+        self._dispatched_pids.add(handle.pid)
         handle.child.signal_group(signal.SIGKILL)
         handle.child.signal(signal.SIGKILL)  # before it has made a group of its own
 
     def _dispatched(self, handle: Handle) -> None:
+        self._dispatched_pids.discard(handle.pid)
         handle.child.close()
         self._clear_away_soon(handle)
 
@@ -170,7 +208,8 @@ class Care:
             handle.control.drain()
             handle.control.close()
         for pipe in handle.pipes:
-            pipe.drain()
+            if pipe is not None:
+                pipe.drain()
         self._tell_stacks(handle)
         if not handle.explained:
             self._quote(handle)

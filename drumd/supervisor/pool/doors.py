@@ -1,6 +1,7 @@
 """The doors of one pool: its listeners and who accepts from them, in line with its state."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from drumd.supervisor.core.model import Pool
 from drumd.supervisor.core.views import acceptors, steering
@@ -12,6 +13,14 @@ from drumd.supervisor.sockets.errors import ListenError
 from drumd.wire import messages
 from drumd.wire.address import Address
 from drumd.wire.messages import MAX_LISTENERS
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDoors:
+    """The doors over a re-exec."""
+
+    balanced: bool
+    quiet: frozenset[int]
 
 
 class Doors:
@@ -31,6 +40,15 @@ class Doors:
         self._balanced = False
         self._quiet: set[int] = set()
         """Slots whose listeners nobody waits at any more: to be released by all, then dropped."""
+
+    def keep(self) -> KeptDoors:
+        """Return what `resume` needs."""
+        return KeptDoors(self._balanced, frozenset(self._quiet))
+
+    def resume(self, kept: KeptDoors) -> None:
+        """Go on from before a re-exec."""
+        self._balanced = kept.balanced
+        self._quiet = set(kept.quiet)
 
     def project(self, pool: Pool) -> None:
         """Bring listeners, accept sets and steering in line with the pool's state."""

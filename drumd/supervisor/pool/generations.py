@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.model import Pool
@@ -44,15 +44,48 @@ class Generation:
         return wanted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptGeneration:
+    """A generation over a re-exec: its workers, and those to come, are made of the same."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """What was said of it; what was not has the defaults of the program that reads it."""
+    app_dir: str
+    metrics_dir: str | None
+    runtime: str
+    event_loop: bool | None = None
+    threads_told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGenerations:
+    """A pool's generations over a re-exec."""
+
+    known: tuple[KeptGeneration, ...]
+    latest: int
+
+
 class Generations:
     """One pool's generations, by number: from `prepare` until their last worker is gone."""
 
-    def __init__(self, pool: str, around: Surroundings, settings: PoolSettings) -> None:
+    def __init__(self, pool: str, around: Surroundings) -> None:
         self._pool = pool
         self._around = around
         self._known: dict[int, Generation] = {}
         self._latest = 0
-        self.prepare(settings)
+
+    def keep(self) -> KeptGenerations:
+        """Return what `resume` needs."""
+        return KeptGenerations(tuple(map(_kept, self)), self._latest)
+
+    def resume(self, kept: KeptGenerations) -> None:
+        """Go on with the generations from before a re-exec; raise `ValidationError`."""
+        self._latest = kept.latest
+        self._known = {
+            generation.number: _resumed(generation, self._around.environ)
+            for generation in kept.known
+        }
 
     def __getitem__(self, number: int) -> Generation:
         """Return the generation; raise KeyError when nobody needs it any more."""
@@ -112,6 +145,34 @@ class Generations:
         self._around.in_background(
             asyncio.to_thread(self._around.app_metrics.end, ended.metrics_dir, into)
         )
+
+
+def _kept(generation: Generation) -> KeptGeneration:
+    directory = generation.metrics_dir
+    return KeptGeneration(
+        number=generation.number,
+        settings=generation.settings.model_dump(mode="json", exclude_defaults=True),
+        app_dir=str(generation.app_dir),
+        metrics_dir=None if directory is None else str(directory),
+        runtime=generation.runtime,
+        event_loop=generation.event_loop,
+        threads_told=generation.threads_told,
+    )
+
+
+def _resumed(kept: KeptGeneration, environ: Mapping[str, str]) -> Generation:
+    settings = PoolSettings.model_validate(dict(kept.settings))
+    return Generation(
+        number=kept.number,
+        settings=settings,
+        app_dir=Path(kept.app_dir),
+        environ=_environ(environ, settings),
+        metrics_dir=None if kept.metrics_dir is None else Path(kept.metrics_dir),
+        limits=limits(settings),
+        runtime=kept.runtime,
+        event_loop=kept.event_loop,
+        threads_told=kept.threads_told,
+    )
 
 
 def _environ(environ: Mapping[str, str], settings: PoolSettings) -> dict[str, str]:

@@ -33,7 +33,8 @@ class Handle:
     """Of its generation, which may be forgotten when its files are settled."""
     cgroup: WorkerCgroup | None = None
     control: ControlEnd | None = None
-    pipes: list[LinePipe] = field(default_factory=list)
+    pipes: list[LinePipe | None] = field(default_factory=list)
+    """stdout, stderr, stacks; None for one that had ended before a re-exec."""
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     explained: bool = False
     """It has said over its control socket why it cannot go on."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from drumd.supervisor.core.actions import Drain
 from drumd.supervisor.core.model import Pool, Worker, WorkerState
@@ -10,6 +11,14 @@ from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.handle import Handle
 from drumd.wire import messages
 from drumd.wire.handover import make_channel
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHandovers:
+    """What leavers were told, over a re-exec: their channels are between workers alone."""
+
+    ordered: Mapping[int, Drain]
+    told: Mapping[int, frozenset[int]]
 
 
 class Handovers:
@@ -25,6 +34,15 @@ class Handovers:
         """What was decided of each leaver; sent with the next `project`."""
         self._told: dict[int, frozenset[int]] = {}
         """The heirs that each leaver was told."""
+
+    def keep(self) -> KeptHandovers:
+        """Return what `resume` needs."""
+        return KeptHandovers(dict(self._ordered), dict(self._told))
+
+    def resume(self, kept: KeptHandovers) -> None:
+        """Go on from before a re-exec."""
+        self._ordered = dict(kept.ordered)
+        self._told = dict(kept.told)
 
     def order(self, drain: Drain) -> None:
         """Note that a worker is to leave."""

@@ -13,6 +13,7 @@ from drumd.supervisor.pool.doors import Doors
 from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.handovers import Handovers
+from drumd.supervisor.pool.kept import KeptCrew, KeptHands, resumed_handle
 from drumd.supervisor.pool.load import LoadGauge
 from drumd.supervisor.pool.memory import MemoryGauge
 from drumd.supervisor.pool.probes import Probes
@@ -30,11 +31,16 @@ class Hands:
     """One pool's processes and sockets. What they learn goes to the owner as events."""
 
     def __init__(
-        self, name: str, settings: PoolSettings, listeners: Listeners, around: Surroundings
+        self, name: str, begin: PoolSettings | KeptHands, listeners: Listeners, around: Surroundings
     ) -> None:
+        """Begin with the settings of the first generation, or with what a re-exec has kept.
+
+        Raise OSError or `ValidationError` when that cannot be gone on with; nothing is read,
+        written or sent before the loop runs.
+        """
         self.listeners = listeners
-        self.generations = Generations(name, around, settings)
-        self.crew = Crew(pool=name, runtime=self.generations[1].runtime)
+        self.generations = Generations(name, around)
+        self.crew = Crew(pool=name)
         self._around = around
         self._doors = Doors(self.crew, self.generations, listeners, self._notice)
         self._probes = Probes(name, self.generations, around)
@@ -46,6 +52,10 @@ class Hands:
         self._recycling = Recycling(self.crew, self.generations, around.board)
         self._memory = MemoryGauge(self.crew, self.generations, around)
         self._load = LoadGauge(self.crew, around.board, lambda: sum(self.queue_depths().values()))
+        if isinstance(begin, KeptHands):
+            self._resume(begin)
+        else:
+            self.crew.runtime = self.generations[self.prepare(begin)].runtime
 
     # --- what the owner calls -------------------------------------------------------------------
 
@@ -116,6 +126,40 @@ class Hands:
         """Begin nothing any more: the pool is gone, or the daemon ends."""
         self._probes.close()
         self._memory.close()
+
+    # --- over a re-exec ---------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing goes on that an exec would tear."""
+        return self._starts.settled and self._care.settled
+
+    def keep(self) -> KeptHands:
+        """Return what is needed to go on; nothing changes by it."""
+        return KeptHands(
+            crew=KeptCrew.of(self.crew),
+            generations=self.generations.keep(),
+            doors=self._doors.keep(),
+            handovers=self._handovers.keep(),
+            probes=self._probes.keep(),
+            shares=self._recycling.keep(),
+            awake=self._watch.awake,
+        )
+
+    def _resume(self, kept: KeptHands) -> None:
+        crew = kept.crew
+        self.generations.resume(kept.generations)
+        self.crew.runtime = crew.runtime
+        self.crew.pids = dict(crew.pids)
+        self.crew.tally.resume(crew.tally)
+        self.crew.last_words = list(crew.last_words)
+        for worker in crew.handles:
+            self._care.resume(resumed_handle(worker), worker)
+        self._doors.resume(kept.doors)
+        self._handovers.resume(kept.handovers)
+        self._probes.resume(kept.probes, self.crew.handles.values())
+        self._recycling.resume(kept.shares)
+        self._watch.resume(kept.awake)
 
     # --- what the care hears --------------------------------------------------------------------
 

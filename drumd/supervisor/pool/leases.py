@@ -1,6 +1,7 @@
 """Leases: the numbers of workers in the scoreboard and in metrics, reused after their worker."""
 
 import heapq
+from collections.abc import Iterable
 
 
 class NoLeaseError(Exception):
@@ -13,6 +14,15 @@ class Leases:
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = list(range(count))
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The leases that are in use."""
+        return frozenset(range(self._count)) - frozenset(self._free)
+
+    def resume(self, taken: Iterable[int]) -> None:
+        """Hold the leases `taken` by workers that were started before a re-exec."""
+        self._free = sorted(frozenset(range(self._count)) - frozenset(taken))  # sorted: a heap
 
     def take(self) -> int:
         """Return a free lease; raise `NoLeaseError` without one."""

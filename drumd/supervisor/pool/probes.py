@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import count
 
 import h11
 
@@ -28,6 +29,14 @@ class ProbeError(Exception):
     """cannot get an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptProbes:
+    """Who is being asked, over a re-exec: the asking itself begins anew."""
+
+    attempts: tuple[int, ...] = ()
+    numbers: int = 0
+
+
 class Probes:
     """Asks each new worker until it answers well, or leaves its start.
 
@@ -39,8 +48,19 @@ class Probes:
         self._pool = pool
         self._generations = generations
         self._around = around
-        self._number = count(1).__next__
+        self._numbers = 0
         self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def keep(self) -> KeptProbes:
+        """Return what `resume` needs."""
+        return KeptProbes(tuple(self._tasks), self._numbers)
+
+    def resume(self, kept: KeptProbes, handles: Iterable[Handle]) -> None:
+        """Ask again whom the program before a re-exec was asking."""
+        self._numbers = kept.numbers
+        for handle in handles:
+            if handle.attempt in kept.attempts:
+                self.begin(handle)
 
     def wanted(self, handle: Handle) -> bool:
         """Say whether a worker is to be asked before it is called ready."""
@@ -97,7 +117,8 @@ class Probes:
         home = self._around.files.home
         if home is None:
             raise ProbeError("no directory can be written for its socket (/dev/shm, TMPDIR)")
-        number = self._number()
+        self._numbers += 1
+        number = self._numbers
         listener, client = private_connection(home, f"probe-{self._pool}-{number}")
         with listener:
             self._accept(handle, -number, listener.fileno())

@@ -1,7 +1,7 @@
 """Recycling: which ready workers have served their requests, their time, or use too much memory."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from drumd.config.sections import Recycle
@@ -11,11 +11,11 @@ from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.watching import ready_workers, record_of
+from drumd.supervisor.processes.memory_room import in_words
 from drumd.wire.scoreboard import Scoreboard
 
 SAY_AGAIN_AFTER = 5.0
 """Seconds until a worker that is due, and not marked as such, is told of again."""
-MEBIBYTE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -27,6 +27,14 @@ class _Share:
     told_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptShare:
+    """A worker's share of each jitter, over a re-exec."""
+
+    requests: float
+    age: float
+
+
 class Recycling:
     """Finds the workers that are due."""
 
@@ -36,6 +44,14 @@ class Recycling:
         self._board = board
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
         self._shares: dict[int, _Share] = {}
+
+    def keep(self) -> Mapping[int, KeptShare]:
+        """Return what `resume` needs."""
+        return {key: KeptShare(share.requests, share.age) for key, share in self._shares.items()}
+
+    def resume(self, kept: Mapping[int, KeptShare]) -> None:
+        """Go on from before a re-exec."""
+        self._shares = {key: _Share(share.requests, share.age) for key, share in kept.items()}
 
     def look(self, pool: Pool, now: float) -> Iterator[RecycleDue]:
         """Yield each ready worker in a slot that is due, now and then until it is marked."""
@@ -70,7 +86,7 @@ class Recycling:
                 return f"has served for {age:.0f} s (recycle.max_age)"
         if recycle.max_memory is not None and (handle.private or 0) > recycle.max_memory:
             return (
-                f"uses {(handle.private or 0) / MEBIBYTE:.0f} MiB of private memory "
-                f"(recycle.max_memory {recycle.max_memory / MEBIBYTE:.0f} MiB)"
+                f"uses {in_words(handle.private or 0)} of private memory "
+                f"(recycle.max_memory {in_words(recycle.max_memory)})"
             )
         return ""

@@ -14,6 +14,7 @@ from drumd.supervisor.pool.specs import worker_spec
 from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.processes.cgroup import CgroupError, WorkerCgroup
 from drumd.supervisor.processes.forking import PreparedFork, prepare_fork
+from drumd.supervisor.processes.marks import sweep
 from drumd.supervisor.processes.spawn import Child, SpawnError, spawn
 from drumd.wire.messages import Forked, ForkFailed
 from drumd.wire.spec import WorkerFds, WorkerSpec
@@ -74,6 +75,11 @@ class Starts:
             self._give_back(start)
             self._fail(order.attempt, str(error))
 
+    @property
+    def settled(self) -> bool:
+        """Whether every template has answered: a fork on its way is nobody's that can be kept."""
+        return not self._pending
+
     def call_off(self, attempt: int) -> bool:
         """Give up a fork that no answer has come for yet; return False when there is none.
 
@@ -127,7 +133,9 @@ class Starts:
             lease = self._around.leases.take()
             self._around.board.clear(lease)
         cgroup = None
-        if self._around.cgroup is not None:
+        # A template has none of its own: a worker whose own could not be made would stay in it,
+        # and be killed with what the template leaves behind.
+        if self._around.cgroup is not None and order.kind is not Kind.TEMPLATE:
             try:
                 cgroup = self._around.cgroup.create(self._crew.pool, order.attempt)
             except CgroupError as error:
@@ -169,6 +177,11 @@ class Starts:
         if start.cgroup is not None:
             start.cgroup.remove(self._around.loop)
 
+    async def _clear_away(self, start: _Start) -> None:
+        """Give back what a fork had that may have happened, once nobody can use it any more."""
+        await sweep(self._around.instance, self._crew.pool, start.order.attempt)
+        self._give_back(start)
+
     def _fail(self, attempt: int, error: str) -> None:
         self._around.post(self._crew.pool, SpawnFailed(attempt=attempt, error=error))
 
@@ -201,7 +214,7 @@ class Starts:
 
     def _drop(self, pending: _Pending, error: str) -> None:
         pending.fork.abandon()
-        self._give_back(pending.start)
+        self._around.in_background(self._clear_away(pending.start))
         if not pending.called_off:
             self._fail(pending.start.order.attempt, error)
 

@@ -23,6 +23,14 @@ class OutOfMemory:
     def __init__(self) -> None:
         self._known = oom_kills()
 
+    def keep(self) -> int:
+        """Return the count that `resume` needs."""
+        return self._known
+
+    def resume(self, known: int) -> None:
+        """Go on from the count of before a re-exec: what was struck meanwhile counts."""
+        self._known = known
+
     def struck(self) -> bool:
         """Say so, once for each rise of its count."""
         before, self._known = self._known, oom_kills()

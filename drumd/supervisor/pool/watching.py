@@ -41,6 +41,15 @@ class Watch:
         self._board = board
         self._clock = AwakeClock(interval, time.monotonic())
 
+    @property
+    def awake(self) -> float:
+        """Seconds in which the supervisor has run, as pulses count them."""
+        return self._clock.awake
+
+    def resume(self, awake: float) -> None:
+        """Go on from before a re-exec: what passed between is nobody's lateness."""
+        self._clock = AwakeClock(self._clock.interval, time.monotonic(), awake)
+
     def look(self, pool: Pool, now: float) -> Iterator[Event]:
         """Yield what is to be decided about workers that stall, recover or hang."""
         awake = self._clock.look(now)

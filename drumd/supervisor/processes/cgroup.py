@@ -7,10 +7,11 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
+_PREFIX = "drumd-"
 _RETRY_EVERY = 0.05
 _GIVE_UP_AFTER = 10.0
 """Seconds; killed processes are gone in milliseconds unless they hang in the kernel."""
@@ -82,12 +83,18 @@ class Delegated:
 
     def create(self, pool: str, attempt: int) -> WorkerCgroup:
         """Make the group of one worker; raise `CgroupError`."""
-        path = self.path / f"drumd-{pool}-{attempt}"
+        path = self.path / f"{_PREFIX}{pool}-{attempt}"
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise CgroupError(f"cannot create cgroup {path}: {error.strerror}") from error
         return WorkerCgroup(path)
+
+    def tidy(self, loop: asyncio.AbstractEventLoop, known: Container[Path]) -> None:
+        """Remove what is left of groups whose workers ended before a re-exec: all but `known`."""
+        for path in self.path.glob(f"{_PREFIX}*"):
+            if path not in known:
+                WorkerCgroup(path).remove(loop)
 
 
 def delegated_cgroup() -> Delegated | None:

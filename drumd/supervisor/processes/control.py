@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from drumd.supervisor.fds import Fd
 from drumd.wire.messages import (
     MAX_LISTENERS,
     MAX_PACKET,
@@ -25,6 +26,22 @@ _PER_WAKE_UP = 64
 _RETRY_AFTER = 0.1
 """Seconds until another try when the kernel has no room for more fds in flight."""
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message that the worker has not read yet, as it is sent."""
+
+    packet: str
+    fds: tuple[Fd, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptControl:
+    """The supervisor's end of a control socket over a re-exec; what is unread stays in it."""
+
+    fd: Fd
+    queue: tuple[KeptMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,27 @@ class ControlEnd:
         self._retry: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         loop.add_reader(sock, self._read)
+
+    def keep(self) -> KeptControl | None:
+        """Return what a new program needs to go on with the conversation; None when it is over."""
+        if self.closed:
+            return None
+        return KeptControl(
+            Fd(self._sock.fileno()),
+            tuple(
+                KeptMessage(encode(queued.message).decode(), tuple(map(Fd, queued.fds)))
+                for queued in self._queue
+            ),
+        )
+
+    def resume(self, queue: Sequence[KeptMessage]) -> None:
+        """Send what had waited before a re-exec, once the loop runs; its fds are ours now."""
+        for kept in queue:
+            message = decode(kept.packet.encode())
+            if isinstance(message, SupervisorMessage):
+                self._queue.append(_Queued(message, [int(fd) for fd in kept.fds]))
+        if self._queue:
+            self._loop.call_soon(self._flush)
 
     @property
     def closed(self) -> bool:

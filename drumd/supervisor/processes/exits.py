@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Exits:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[int, _Watched] = {}
+        self._reaped: deque[tuple[OnExit, int, ExitStatus]] = deque()
+        """Exits that nobody has been told of yet."""
         self._holds = 0
         self._scan_pending = False
         self._closed = False
@@ -78,6 +81,21 @@ class Exits:
         if watched is not None:
             self._loop.remove_reader(watched.pidfd)
             os.close(watched.pidfd)
+
+    def settle(self) -> bool:
+        """Tell of every exit that was reaped, now; say whether there was one.
+
+        An exec would forget them, and nobody could ever learn of them again.
+        """
+        told = bool(self._reaped)
+        while self._reaped:
+            self._tell_next()
+        return told
+
+    def _tell_next(self) -> None:
+        if self._reaped:
+            on_exit, pid, status = self._reaped.popleft()
+            on_exit(pid, status)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -148,4 +166,5 @@ class Exits:
         _, wait_status, usage = os.wait4(pid, 0)
         status = ExitStatus.of(wait_status, usage)
         # Not called here: an exception of theirs must not end the scan.
-        self._loop.call_soon(watched.on_exit, pid, status)
+        self._reaped.append((watched.on_exit, pid, status))
+        self._loop.call_soon(self._tell_next)

@@ -10,6 +10,7 @@ from pathlib import Path
 from drumd.supervisor.processes.cgroup import own_cgroup
 
 _KIB = 1024
+_GIGABYTE = 10**9
 _NO_LIMIT = 1 << 60
 """Version 1 writes a number near 2**63 where there is no limit."""
 
@@ -21,7 +22,7 @@ class Free:
     amount: int
     """Bytes; 0 when a limit is exceeded already."""
     bound: str
-    """In words: "the machine", "cgroup /system.slice/drumd.service (limit 2.0 GiB)"."""
+    """In words: "the machine", "cgroup /system.slice/drumd.service (limit 2.0 GB)"."""
 
 
 def private_memory(pid: int) -> int | None:
@@ -102,6 +103,5 @@ def cgroup_leaves(directory: Path, files: tuple[str, str, str] = _FILES_V2) -> F
 
 
 def in_words(amount: int) -> str:
-    """Return a number of bytes for people: `1.5 GiB`, `120 MiB`."""
-    mebibytes = amount / (1 << 20)
-    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"  # noqa: PLR2004 - MiB in a GiB
+    """Return a number of bytes for people, in the units of the config: `1.5 GB`, `120 MB`."""
+    return f"{amount / 1e9:.1f} GB" if amount >= _GIGABYTE else f"{amount / 1e6:.0f} MB"

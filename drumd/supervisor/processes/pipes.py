@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from drumd.supervisor.fds import Fd
+
 MAX_LINE = 65_536
 """Bytes of a line; a longer one is passed on in parts."""
 PER_WAKE_UP = 262_144
@@ -14,6 +16,15 @@ _AT_EXIT = 1 << 21
 """Bytes read at once after an exit: more than a pipe holds."""
 _CONTINUATION = range(0x80, 0xC0)
 _LONGEST_CHARACTER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPipe:
+    """A pipe over a re-exec; what is unread stays in it."""
+
+    fd: Fd
+    rest: str = ""
+    """The unfinished line: each character is one byte (ISO 8859-1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +48,25 @@ class LinePipe:
         fd: int,
         on_lines: Callable[[list[Line]], None],
         on_end: Callable[[], None] = lambda: None,
+        *,
+        rest: str = "",
     ) -> None:
-        """Take over `fd`. `on_end` is called once, after the last lines, when it is closed."""
+        """Take over `fd`. `on_end` is called once, after the last lines, when it is closed.
+
+        `rest` is the unfinished line of `KeptPipe`.
+        """
         self._loop = loop
         self._fd = fd
         self._on_lines = on_lines
         self._on_end = on_end
-        self._rest = bytearray()
+        self._rest = bytearray(rest, "latin-1")
         self._linger: asyncio.TimerHandle | None = None
         os.set_blocking(fd, False)
         loop.add_reader(fd, self._read, PER_WAKE_UP)
+
+    def keep(self) -> KeptPipe | None:
+        """Return what a new program needs to read on; None when it is closed."""
+        return None if self.closed else KeptPipe(Fd(self._fd), self._rest.decode("latin-1"))
 
     @property
     def closed(self) -> bool:

@@ -8,7 +8,10 @@ from resource import struct_rusage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitStatus:
-    """An exit code or a signal, never both, and what the process had used."""
+    """An exit code or a signal, never both, and what the process had used.
+
+    Neither: somebody else has waited for it.
+    """
 
     code: int | None = None
     signal: int | None = None
@@ -32,6 +35,8 @@ class ExitStatus:
 
     def describe(self) -> str:
         """Return `exit 3` or `killed by SIGSEGV (core dumped)`."""
+        if self.signal is None and self.code is None:
+            return "its end went unseen"
         if self.signal is None:
             return f"exit {self.code}"
         return f"killed by {signal_name(self.signal)}{' (core dumped)' * self.core_dumped}"

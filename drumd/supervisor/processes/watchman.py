@@ -37,9 +37,9 @@ class Watchman:
         return None if self._warden is None else self._warden.pid
 
     def start(self) -> None:
-        """Start the warden, if one is needed."""
+        """Start the warden, if one is needed and there is none."""
         self._timer = None
-        if self._closed or not needed(os.environ):
+        if self._closed or self._warden is not None or not needed(os.environ):
             return
         try:
             self._warden = start_warden(self._instance)
@@ -47,6 +47,16 @@ class Watchman:
             self._notice(f"{error}; a kill -9 of drumd may leave workers behind")
             return
         self._exits.watch(self._warden.pid, self._ended, group=False)
+
+    def resume(self, warden: int | None) -> None:
+        """Go on with the warden that was started before a re-exec, if it still lives."""
+        if warden is None:
+            return
+        self._warden = Warden(warden)
+        try:
+            self._exits.watch(warden, self._ended, group=False)
+        except OSError:
+            self._warden = None
 
     def close(self) -> None:
         """Replace it no more; it ends by itself after the supervisor."""

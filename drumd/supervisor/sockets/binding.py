@@ -3,20 +3,35 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import count
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from drumd.supervisor.sockets.endpoint import Endpoint
+from drumd.supervisor.sockets.endpoint import Endpoint, KeptEndpoint
 from drumd.supervisor.sockets.errors import ListenError
 from drumd.supervisor.sockets.inherited import Inherited
 from drumd.supervisor.sockets.opening import open_tcp, open_unix
 from drumd.supervisor.sockets.queues import depth
-from drumd.supervisor.sockets.removals import Removals
-from drumd.supervisor.sockets.retiring import Retirement
+from drumd.supervisor.sockets.removals import KeptRemoval, Removals
+from drumd.supervisor.sockets.retiring import KeptRetirement, Retirement
 from drumd.wire.address import Address, InheritedAddress, TcpAddress, UnixAddress
 
 Balance = Literal["shared", "per-slot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptListeners:
+    """A pool's listening sockets over a re-exec."""
+
+    backlog: int
+    unix_mode: int
+    endpoints: tuple[KeptEndpoint, ...]
+    next_id: int
+    balance: Balance
+    steered_to: frozenset[int]
+    retiring: Mapping[int, KeptRetirement]
+    removals: tuple[KeptRemoval, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Listeners:
@@ -32,7 +47,7 @@ class Listeners:
         self._backlog = backlog
         self._unix_mode = 0o660
         self._endpoints: list[Endpoint] = []
-        self._number = count().__next__
+        self._next_id = 0
         self._balance: Balance = "shared"
         self._steered_to: frozenset[int] = frozenset({0})
         self._retirement: Retirement[int] = Retirement(loop, on_quiet)
@@ -61,6 +76,48 @@ class Listeners:
         listeners._unix_mode = unix_mode
         listeners._endpoints = listeners._open(addresses, inherited or Inherited.none())
         return listeners
+
+    def keep(self) -> KeptListeners:
+        """Return what `resume` needs; nothing changes by it."""
+        return KeptListeners(
+            backlog=self._backlog,
+            unix_mode=self._unix_mode,
+            endpoints=tuple(endpoint.keep() for endpoint in self._endpoints),
+            next_id=self._next_id,
+            balance=self._balance,
+            steered_to=self._steered_to,
+            retiring=self._retirement.keep(),
+            removals=self._removals.keep(),
+            notes=tuple(self.notes),
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        kept: KeptListeners,
+        *,
+        on_quiet: Callable[[int], None] = lambda _slot: None,
+    ) -> "Listeners":
+        """Go on with the sockets that were kept over a re-exec; raise OSError."""
+        listeners = cls(loop, kept.backlog, on_quiet)
+        listeners._unix_mode = kept.unix_mode
+        listeners._next_id = kept.next_id
+        listeners._endpoints = [
+            Endpoint.resume(listeners._number, endpoint) for endpoint in kept.endpoints
+        ]
+        listeners._balance = kept.balance
+        listeners._steered_to = kept.steered_to
+        listeners._removals.resume(listeners._number, kept.removals)
+        listeners.notes = list(kept.notes)
+        for slot, retirement in kept.retiring.items():
+            sockets = [listeners.socket(id_) for id_ in listeners.ids_for(slot)]
+            listeners._retirement.resume(slot, sockets, retirement)
+        return listeners
+
+    def _number(self) -> int:
+        number, self._next_id = self._next_id, self._next_id + 1
+        return number
 
     def rebind(self, addresses: Sequence[Address], *, backlog: int) -> None:
         """Listen on `addresses` and no others; raise `ListenError`, and then all is as before.

@@ -1,12 +1,28 @@
 """An endpoint: one address that a pool listens on, and its sockets."""
 
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
+from drumd.supervisor.fds import Fd
 from drumd.supervisor.sockets.opening import SocketFile, open_sibling
-from drumd.supervisor.sockets.steering import Group, let_in, shut_out
-from drumd.wire.address import Address
+from drumd.supervisor.sockets.steering import Group, KeptGroup, let_in, shut_out
+from drumd.wire.address import Address, parse_address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptEndpoint:
+    """An endpoint over a re-exec: its sockets stay open."""
+
+    wanted: str
+    first: int
+    sockets: Mapping[int, Fd]
+    slots: Mapping[int, int]
+    retiring: frozenset[int]
+    can_split: bool
+    group: KeptGroup | None = None
+    file: SocketFile | None = None
 
 
 class Endpoint:
@@ -34,6 +50,34 @@ class Endpoint:
         self._retiring: set[int] = set()
         self.can_split = first.family != socket.AF_UNIX
         """Whether each slot can have a socket of its own."""
+
+    def keep(self) -> KeptEndpoint:
+        """Return what `resume` needs."""
+        return KeptEndpoint(
+            wanted=str(self.wanted),
+            first=self.first_id,
+            sockets={id_: Fd(sock.fileno()) for id_, sock in self._sockets.items()},
+            slots=dict(self._slots),
+            retiring=frozenset(self._retiring),
+            can_split=self.can_split,
+            group=None if self._group is None else self._group.keep(),
+            file=self._file,
+        )
+
+    @classmethod
+    def resume(cls, number: Callable[[], int], kept: KeptEndpoint) -> "Endpoint":
+        """Go on with the sockets of an endpoint that was kept; raise OSError."""
+        sockets = {id_: _inherited(fd) for id_, fd in kept.sockets.items()}
+        first = sockets.pop(kept.first)
+        endpoint = cls(lambda: kept.first, first, parse_address(kept.wanted), file=kept.file)
+        endpoint._number = number
+        endpoint._sockets |= sockets
+        endpoint._slots = dict(kept.slots)
+        endpoint._retiring = set(kept.retiring)
+        endpoint.can_split = kept.can_split
+        if kept.group is not None:
+            endpoint._group = Group.resume(first, kept.group)
+        return endpoint
 
     @property
     def first_id(self) -> int:
@@ -143,3 +187,9 @@ class Endpoint:
             sock.close()
         if self._file is not None:
             self._file.remove()
+
+
+def _inherited(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock

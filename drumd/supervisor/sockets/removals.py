@@ -1,9 +1,19 @@
 """Removals: endpoints that are not wanted any more, until the last one who holds them lets go."""
 
 import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from drumd.supervisor.sockets.endpoint import Endpoint
-from drumd.supervisor.sockets.retiring import Retirement
+from drumd.supervisor.sockets.endpoint import Endpoint, KeptEndpoint
+from drumd.supervisor.sockets.retiring import KeptRetirement, Retirement
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRemoval:
+    """An endpoint on its way out, over a re-exec."""
+
+    endpoint: KeptEndpoint
+    retirement: KeptRetirement
 
 
 class Removals:
@@ -15,6 +25,17 @@ class Removals:
         """Workers accept from them until nobody waits there."""
         self.empty: list[Endpoint] = []
         """Workers are to release them."""
+
+    def keep(self) -> tuple[KeptRemoval, ...]:
+        """Return what `resume` needs."""
+        return tuple(KeptRemoval(key.keep(), kept) for key, kept in self._watch.keep().items())
+
+    def resume(self, number: Callable[[], int], kept: Iterable[KeptRemoval]) -> None:
+        """Go on with what was on its way out before a re-exec; raise OSError."""
+        for removal in kept:
+            endpoint = Endpoint.resume(number, removal.endpoint)
+            (self.empty if removal.retirement.told else self.emptying).append(endpoint)
+            self._watch.resume(endpoint, endpoint.sockets.values(), removal.retirement)
 
     def add(self, endpoint: Endpoint) -> None:
         """Begin to remove `endpoint`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,6 +19,15 @@ GIVE_UP_AFTER = 60.0
 
 
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRetirement:
+    """How long something has been retiring, over a re-exec; monotonic seconds."""
+
+    since: float
+    quiet_since: float
+    told: bool
 
 
 @dataclass(slots=True)
@@ -49,6 +58,18 @@ class Retirement(Generic[K]):
             now = self._loop.time()
             self._retiring[key] = _Retiring(sockets, now, now)
             self._schedule()
+
+    def keep(self) -> Mapping[K, KeptRetirement]:
+        """Return what `resume` needs."""
+        return {
+            key: KeptRetirement(retiring.since, retiring.quiet_since, retiring.told)
+            for key, retiring in self._retiring.items()
+        }
+
+    def resume(self, key: K, sockets: Iterable[socket.socket], kept: KeptRetirement) -> None:
+        """Go on with what was kept."""
+        self._retiring[key] = _Retiring(list(sockets), kept.since, kept.quiet_since, kept.told)
+        self._schedule()
 
     def cancel(self, key: K) -> None:
         """Forget `key`."""

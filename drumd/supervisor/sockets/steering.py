@@ -24,6 +24,7 @@ import ctypes
 import socket
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 # asm-generic/socket.h; the socket module lacks them
 SO_ATTACH_FILTER = 26
@@ -142,6 +143,14 @@ def _set_program(sock: socket.socket, option: int, instructions: Sequence[Instru
     )
 
 
+@dataclass(frozen=True, slots=True)
+class KeptGroup:
+    """A group's mirror, over a re-exec: the group itself, and its program, stay in the kernel."""
+
+    order: tuple[int, ...]
+    attached: tuple[int, ...] | None
+
+
 class Group:
     """Mirror of one SO_REUSEPORT group: which member has which index, and who is steered to.
 
@@ -158,6 +167,18 @@ class Group:
     def order(self) -> tuple[int, ...]:
         """The members' ids, by index in the kernel's group."""
         return tuple(self._order)
+
+    def keep(self) -> KeptGroup:
+        """Return what `resume` needs."""
+        return KeptGroup(self.order, self._attached)
+
+    @classmethod
+    def resume(cls, sock: socket.socket, kept: KeptGroup) -> "Group":
+        """Return the mirror that was kept."""
+        group = cls(kept.order[0], sock)
+        group._order = list(kept.order)
+        group._attached = kept.attached
+        return group
 
     def joined(self, member: int) -> None:
         """Note that `member` listens now."""

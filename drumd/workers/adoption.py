@@ -1,4 +1,4 @@
-"""Connections that a uvicorn worker takes over, served as if it had accepted them."""
+"""Connections that an asyncio server takes over, served as if it had accepted them."""
 
 import asyncio
 import logging
@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 from drumd.wire.handover import Note
 
-_log = logging.getLogger("uvicorn.error")
-
 
 class Adoptions:
     """Makes the protocols of connections that come with a note, by `protocol(note)`."""
 
-    def __init__(self, protocol: Callable[[Note], asyncio.Protocol]) -> None:
+    def __init__(self, protocol: Callable[[Note], asyncio.Protocol], log: logging.Logger) -> None:
         self._protocol = protocol
+        self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -23,9 +22,7 @@ class Adoptions:
         return bool(self._tasks)
 
     def take(self, fd: int, note: Note) -> bool:
-        """Begin to serve a connection; return False when that cannot be done here."""
-        if note.proxy is not None:
-            return False  # uvicorn has no PROXY protocol: the app would see another client
+        """Begin to serve a connection; return True."""
         task = asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=fd), note))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -39,4 +36,4 @@ class Adoptions:
             )
         except OSError as error:
             connection.close()
-            _log.warning("A connection that was handed over is lost: %s", error)
+            self._log.warning("A connection that was handed over is lost: %s", error)

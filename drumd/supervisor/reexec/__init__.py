@@ -1,0 +1,1 @@
+"""Re-exec: the supervisor replaces its own program and keeps everything else."""
