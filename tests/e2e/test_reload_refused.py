@@ -140,6 +140,35 @@ def test_a_pool_that_is_still_ending_does_not_come_back_at_once(configure: Confi
     assert "start api: done" in served.reload()
 
 
+# --- aborted ------------------------------------------------------------------------------------
+
+
+def test_a_syntax_error_is_shown_without_the_import_machinery(
+    configure: Configure, releases: Releases
+) -> None:
+    """The last lines of a release that is no Python are its own, and nothing of importlib's."""
+    served = configure(web={})
+    (releases.deploy("bad") / "steady.py").write_text("def broken(:\n")
+    said = served.reload(code=1)
+    assert "    SyntaxError: invalid syntax\n" in said
+    assert "importlib" not in said
+    assert "drumd/workers" not in said
+
+
+def test_a_release_that_hangs_is_said_to_be_where_it_is(
+    configure: Configure, releases: Releases
+) -> None:
+    """At `start_timeout` the reason names the app's line, and its stacks begin with why they came."""
+    served = configure(web={"start_timeout": 3})
+    releases.deploy("bad", "hang")
+    said = served.reload(code=1)
+    assert "not ready within start_timeout (3 s); it was in hang (steady.py, line " in said
+    assert "ended by drumd with SIGTERM" in said
+    stacks = served.wait_for("worker.stacks")["reason"].splitlines()
+    assert stacks[0] == "where its threads were, since it is not ready within start_timeout (3 s)"
+    assert "steady.py" in "".join(stacks[1:])
+
+
 # --- other ends ---------------------------------------------------------------------------------
 
 
