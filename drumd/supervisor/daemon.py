@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from drumd.config.cpus import resolve_workers
@@ -91,9 +92,7 @@ class Daemon:
         self._owner = Owner(
             self._make_pools(), self.hands, self.announcer, loop, self._around.look_interval
         )
-        self._reloader = Reloader(
-            loaded, self._owner, self.hands, self, self._submit, self._follow_code
-        )
+        self._reloader = Reloader(loaded, self._owner, self.hands, self, self._submit, self._follow)
         self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
         self._conductor = Conductor(self, program, self._desk, self.announcer.tell)
         admin_socket = self._holdings.admin_socket
@@ -133,7 +132,7 @@ class Daemon:
             self._signals.begin()
             self._tidy()
             self._watchman.start()
-            self._follow_code(self._loaded.settings)
+            self._follow(self._loaded.settings)
             serving = self._loop.create_task(self._start_admin())
             try:
                 ended = await self._owner.run()
@@ -184,7 +183,7 @@ class Daemon:
         listeners = open_listeners(self._loop, settings, on_quiet, Inherited.none())
         self._holdings.listeners[name] = listeners
         self.hands[name] = Hands(name, settings, listeners, self._around)
-        return _make_pool(name, settings)
+        return replace(_make_pool(name, settings), added=True)
 
     def discard(self, name: str) -> None:
         """Close what `open` opened, of a pool without workers."""
@@ -197,12 +196,16 @@ class Daemon:
         pool: str,
         by: str,
         *,
+        size: int | None = None,
         generation: int | None = None,
         preload: bool = False,
     ) -> Operation:
-        return self._office.submit(kind, pool, by=by, generation=generation, preload=preload)
+        return self._office.submit(
+            kind, pool, by=by, size=size, generation=generation, preload=preload
+        )
 
-    def _follow_code(self, settings: Settings) -> None:
+    def _follow(self, settings: Settings) -> None:
+        self._logs.set_level(settings.supervisor.log_level)
         self._codewatch.follow(dict(settings.pools))
 
     # --- beginnings -----------------------------------------------------------------------------

@@ -86,6 +86,7 @@ class Owner:
         self._next_look: asyncio.TimerHandle | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
         self._leaving: dict[str, Callable[[], None]] = {}
+        self._forgettable: set[str] = set()
         self._resumed = False
 
     def resume(self, pools: Mapping[str, Pool]) -> None:
@@ -132,8 +133,12 @@ class Owner:
         self.pools[pool.name] = pool
 
     def remove(self, name: str, then: Callable[[], None]) -> None:
-        """Forget a pool once its workers are gone; `then` is called. Something else stops it."""
+        """Forget a pool once its workers are gone; `then` is called.
+
+        Something else stops it. What was posted before is decided first.
+        """
         self._leaving[name] = then
+        self._queue.put_nowait(_Item(lambda: self._forgettable.add(name)))
 
     @property
     def leaving(self) -> frozenset[str]:
@@ -141,10 +146,11 @@ class Owner:
         return frozenset(self._leaving)
 
     def _forget_empty(self) -> None:
-        for name in list(self._leaving):
+        for name in list(self._forgettable):
             pool = self.pools[name]
             if not pool.up and not pool.workers and not pool.operations:
                 del self.pools[name]
+                self._forgettable.discard(name)
                 self._leaving.pop(name)()
 
     # --- the task -------------------------------------------------------------------------------

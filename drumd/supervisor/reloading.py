@@ -1,26 +1,37 @@
 """Reloading: the config is read again, and what it changes is begun, pool by pool.
 
-Nothing is changed unless all of it can be: the file is valid and every new address is free.
+Nothing is changed unless all of it can be: the file is valid, every new address is free, and the
+daemon takes the operations. The order: new addresses are opened, pools that went are stopped, new
+ones started, what is live counts at once, and last the pools whose workers would be others roll.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from drumd.config.changes import steps
 from drumd.config.diff import Changes, PoolChange, diff
+from drumd.config.effects import Effect
 from drumd.config.loading import Loaded
 from drumd.config.problems import ConfigInvalid
 from drumd.config.settings import PoolSettings, Settings
-from drumd.supervisor.admin.operator import Operation, RefusedError, Reload, UnknownNameError
-from drumd.supervisor.core.events import Reconfigured
+from drumd.supervisor.admin.operator import (
+    MAX_QUEUED,
+    Operation,
+    Pending,
+    RefusedError,
+    Reload,
+    UnknownNameError,
+)
+from drumd.supervisor.core.events import Cancelled, Reconfigured
 from drumd.supervisor.core.model import OperationKind, Pool
 from drumd.supervisor.owner import Owner
 from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.pool.specs import policy
-from drumd.supervisor.sockets.errors import ListenError
+from drumd.supervisor.sockets.errors import AddressInUseError, ListenError
 from drumd.wire.address import parse_address
 
 
@@ -43,6 +54,7 @@ class Submit(Protocol):
         pool: str,
         by: str,
         *,
+        size: int | None = None,
         generation: int | None = None,
         preload: bool = False,
     ) -> Operation:
@@ -79,10 +91,15 @@ class Reloader:
         """Whether no reload is just being begun."""
         return not self._turn.locked()
 
-    async def changes(self) -> Changes:
+    async def changes(self) -> Pending:
         """Return what a reload would change now; raise `RefusedError` for an invalid config."""
         fresh = await self._read()
-        return diff(self._loaded.settings, fresh.settings)
+        moved = {
+            name: str(_directory(settings))
+            for name, settings in fresh.settings.pools.items()
+            if name in self._hands and self._has_moved(name, settings)
+        }
+        return Pending(changes=diff(self._loaded.settings, fresh.settings), moved=moved)
 
     async def reload(self, only: str | None, by: str) -> Reload:
         """Read the config again, and begin what it changes, for one pool or for all.
@@ -99,19 +116,40 @@ class Reloader:
             changes = diff(self._loaded.settings, wanted)
             rolling = self._rolling(changes, wanted, only)
             for name in rolling:
-                if name in self._hands:
+                if name in self._hands:  # it may have ended meanwhile, if it was leaving
                     await self._hands[name].measure(template=wanted.pools[name].preload)
+            # From here on nothing waits, so what was found possible stays so.
+            self._check(changes, rolling)
             opened = self._rebind(changes)
             operations, notes = self._begin(changes, wanted, opened, rolling, by)
-            self._loaded = Loaded(
-                settings=wanted,
-                origins=fresh.origins,
-                warnings=fresh.warnings,
-                sources=fresh.sources,
-            )
-            self._on_change(wanted)
+            if only is None:
+                notes += self._left_out(changes, wanted, rolling)
+            self._loaded = self._in_force(fresh, wanted, only)
+            self._on_change(self._loaded.settings)
             notes += [str(warning) for warning in fresh.warnings]
             return Reload(operations=tuple(operations), notes=tuple(notes))
+
+    def _in_force(self, fresh: Loaded, wanted: Settings, only: str | None) -> Loaded:
+        """Return what counts from now on: of keys that take a restart of drumd the old values."""
+        known = self._loaded
+        kept = {
+            change.path[-1]: getattr(known.settings.supervisor, change.path[-1])
+            for change in diff(known.settings, wanted).supervisor
+            if change.effect is Effect.RESTART
+        }
+        supervisor = wanted.supervisor.model_copy(update=kept)
+        mine = "" if only is None else f"pools.{only}."
+        origins = {key: of for key, of in fresh.origins.items() if key.startswith(mine)}
+        if only is not None:
+            others = known.origins.items()
+            origins |= {key: of for key, of in others if not key.startswith(mine)}
+        origins |= {f"supervisor.{key}": known.origins[f"supervisor.{key}"] for key in kept}
+        return Loaded(
+            settings=Settings.model_construct(supervisor=supervisor, pools=wanted.pools),
+            origins=origins,
+            warnings=fresh.warnings,
+            sources=fresh.sources,
+        )
 
     def roll(self, name: str, by: str) -> Operation:
         """Bring a pool to a new generation with the settings in force: its code has changed."""
@@ -128,9 +166,11 @@ class Reloader:
             # Validating takes some 50 ms, and a file may be on a slow disk.
             return await asyncio.to_thread(self._loaded.sources.load)
         except ConfigInvalid as error:
+            count = len(error.problems)
+            listed = "\n".join(f"  {problem}" for problem in error.problems)
             raise RefusedError(
-                "cannot reload: the config is invalid, so nothing has changed: "
-                + " | ".join(map(str, error.problems))
+                f"cannot use the changed config: {count} problem{'' if count == 1 else 's'}; "
+                f"drumd goes on with the one that it has\n{listed}"
             ) from error
 
     def _with_pool(self, name: str, wanted: Settings) -> Settings:
@@ -153,14 +193,54 @@ class Reloader:
             return tuple(name for name in there if name == only)
         changed = {pool.name for pool in changes.pools if pool.rollout}
         changed |= {name for name in there if self._has_moved(name, wanted.pools[name])}
-        if not changes and not changed:
+        if not changed and not _takes_effect(changes):
             return tuple(there)
         return tuple(name for name in there if name in changed)
 
     def _has_moved(self, name: str, settings: PoolSettings) -> bool:
         """Say whether the app's directory is another one, such as a link to the next release."""
         generation = self._hands[name].generations.get(self._owner.pools[name].generation)
-        return generation is not None and generation.app_dir != Path(settings.app_dir).resolve()
+        return generation is not None and generation.app_dir != _directory(settings)
+
+    # --- what may be done -----------------------------------------------------------------------
+
+    def _check(self, changes: Changes, rolling: Sequence[str]) -> None:
+        """Raise `RefusedError` for what could not be carried through."""
+        if self._owner.ended is not None:
+            raise RefusedError("cannot reload: drumd stops")
+        ending = self._owner.leaving
+        stopped = [pool.name for pool in changes.pools if pool.after is None]
+        for name in (*rolling, *(pool.name for pool in changes.pools if pool.before is None)):
+            if name in ending:
+                raise RefusedError(
+                    f"cannot reload: pool {name} is still ending since the config had it no more; "
+                    f"nothing has changed; reload again when `drumctl status` shows it no more"
+                )
+        for name in (*rolling, *stopped):
+            if len(self._owner.pools[name].operations) >= MAX_QUEUED:
+                raise RefusedError(
+                    f"cannot reload: {MAX_QUEUED} operations of pool {name} wait already; nothing "
+                    "has changed; cancel some with `drumctl cancel ID`"
+                )
+        self._check_addresses(changes)
+
+    def _check_addresses(self, changes: Changes) -> None:
+        """Refuse to move an address: the pool that has it still answers who is waiting there."""
+        holders = {
+            address: name
+            for name, pool in self._loaded.settings.pools.items()
+            for address in pool.bind
+        }
+        for pool in changes.pools:
+            for address in pool.opened:
+                holder = holders.get(address, pool.name)
+                if holder != pool.name:
+                    raise RefusedError(
+                        f"cannot reload: {address} would move from pool {holder} to pool "
+                        f"{pool.name}, and two pools cannot have it at a time; nothing has "
+                        f"changed; take it from {holder}, reload, give it to {pool.name}, and "
+                        "reload again: in between nobody answers there"
+                    )
 
     # --- what is done ---------------------------------------------------------------------------
 
@@ -181,7 +261,9 @@ class Reloader:
         except ListenError as error:
             for step in reversed(undo):
                 step()
-            raise RefusedError(f"cannot reload: {error}; nothing has changed") from error
+            raise RefusedError(
+                f"cannot reload: {_ours(error) or error}; nothing has changed"
+            ) from error
         return opened
 
     def _listen(self, name: str, settings: PoolSettings) -> None:
@@ -201,23 +283,32 @@ class Reloader:
         for pool in changes.pools:
             notes += [f"pool {pool.name}: {step}" for step in steps(pool)]
             if pool.after is None:
+                for waiting in self._owner.pools[pool.name].operations:
+                    self._owner.post(pool.name, Cancelled(operation_id=waiting.id, by=by))
                 operations.append(self._submit(OperationKind.STOP, pool.name, by))
                 self._owner.remove(pool.name, partial(self._pools.discard, pool.name))
             elif pool.name in opened:
                 self._owner.add(opened[pool.name])
                 operations.append(self._submit(OperationKind.START, pool.name, by))
             else:
-                self._reconfigure(pool, pool.after)
+                size = self._reconfigure(pool, pool.after, rolls=pool.name in rolling)
+                if size is not None:
+                    operations.append(self._submit(OperationKind.SCALE, pool.name, by, size=size))
         for name in rolling:
             settings = wanted.pools[name]
             generation = self._hands[name].prepare(settings)
             operations.append(self._submit_rollout(name, by, generation, settings))
-        still = [n for n in wanted.pools if n not in rolling and n in self._loaded.settings.pools]
-        if rolling and still:
-            notes.append(f"not rolled, since nothing of their workers changed: {', '.join(still)}")
-        if changes.restart:
-            notes.append(f"takes effect when drumd is restarted: {', '.join(changes.restart)}")
         return operations, notes
+
+    def _left_out(
+        self, changes: Changes, wanted: Settings, rolling: Sequence[str]
+    ) -> Iterator[str]:
+        """Yield what a reload of everything leaves as it is."""
+        still = [n for n in wanted.pools if n not in rolling and n in self._loaded.settings.pools]
+        if still:
+            yield f"not rolled, since nothing of their workers changed: {', '.join(still)}"
+        if changes.restart:
+            yield f"takes effect when drumd is restarted: {', '.join(changes.restart)}"
 
     def _submit_rollout(
         self, name: str, by: str, generation: int, settings: PoolSettings
@@ -226,7 +317,34 @@ class Reloader:
             OperationKind.RELOAD, name, by, generation=generation, preload=settings.preload
         )
 
-    def _reconfigure(self, pool: PoolChange, after: PoolSettings) -> None:
+    def _reconfigure(self, pool: PoolChange, after: PoolSettings, *, rolls: bool) -> int | None:
+        """Have what is live count; return the size that is left to be brought about.
+
+        One that rolls gets its size at once: what is missing is filled by the rollout.
+        """
         self._hands[pool.name].reconfigure(after)
         size = pool.resized(self._owner.pools[pool.name].size)
-        self._owner.post(pool.name, Reconfigured(policy=policy(after), size=size))
+        at_once = size if rolls else None
+        self._owner.post(pool.name, Reconfigured(policy=policy(after), size=at_once))
+        return None if rolls else size
+
+
+def _directory(settings: PoolSettings) -> Path:
+    """Return where the app is imported from now: a link to a release may have moved."""
+    return Path(settings.app_dir).resolve()
+
+
+def _takes_effect(changes: Changes) -> bool:
+    """Say whether a reload changes anything: some keys wait for a restart of drumd."""
+    return bool(changes.pools) or any(
+        change.effect is not Effect.RESTART for change in changes.supervisor
+    )
+
+
+def _ours(error: ListenError) -> str:
+    """Return what to say when the address that is in use is in use by drumd itself."""
+    if not isinstance(error, AddressInUseError) or error.holder is None:
+        return ""
+    if error.holder.pid != os.getpid():
+        return ""
+    return f"{error.address} is still in use by a pool that lets go of it; reload again in a moment"

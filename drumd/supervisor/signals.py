@@ -114,6 +114,8 @@ class SignalDesk:
         """Act on a signal."""
         match number:
             case signal.SIGTERM | signal.SIGINT:
+                if self._owner.ended is None:
+                    self._note(number, self._office.farewell(_again(number)))
                 self._owner.stop(f"got {number.name}")
             case signal.SIGQUIT:
                 self._owner.stop(f"got {number.name}", at_once=True)
@@ -200,6 +202,10 @@ class SignalDesk:
 
     def _note(self, number: signal.Signals, text: str) -> None:
         self._announcer.tell(Fact(event=Happened.SIGNAL_RECEIVED, reason=f"{number.name}: {text}"))
+
+
+def _again(number: signal.Signals) -> str:
+    return "a second Ctrl-C" if number is signal.SIGINT else f"a second {number.name}"
 
 
 def _has_terminal() -> bool:

@@ -34,16 +34,20 @@ def complain(error: str, traceback: str = "") -> None:
 
 
 def own_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """Cut the frames that lead from drumd into the app; all of them stay if nothing is left."""
-    rest = traceback
-    frame = traceback
+    """Cut the frames that lead from drumd into the app; all stay if the last one is drumd's own.
+
+    None where only the import machinery is left: the app's file itself cannot be read as Python.
+    """
+    rest = frame = traceback
     while frame is not None:
         if frame.tb_frame.f_code.co_filename.startswith(_OURS):
             rest = frame.tb_next
         frame = frame.tb_next
+    if rest is None:
+        return traceback
     while rest is not None and _is_importlib(rest):
         rest = rest.tb_next
-    return rest or traceback
+    return rest
 
 
 def format_traceback(error: BaseException, frames: TracebackType | None) -> str:

@@ -16,7 +16,16 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from drumd.supervisor.admin.operator import FINAL, Operation, RefusedError, UnknownNameError
+from drumd.config.diff import Changes, diff
+from drumd.config.loading import Loaded, load
+from drumd.supervisor.admin.operator import (
+    FINAL,
+    Operation,
+    Pending,
+    RefusedError,
+    Reload,
+    UnknownNameError,
+)
 from drumd.supervisor.admin.server import AdminServer, bind_public
 from drumd.supervisor.admin.socket import claim
 from drumd.supervisor.core.facts import Fact, Happened
@@ -27,6 +36,12 @@ from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapsho
 from drumd.wire.records import NO_COUNTS
 
 STARTED = time.time() - 3725
+LAST_LINES = (
+    "Traceback (most recent call last):",
+    '  File "shop.py", line 3',
+    "SyntaxError: invalid syntax",
+    "drumd: cannot import shop:app: SyntaxError: invalid syntax",
+)
 
 
 @dataclass
@@ -170,6 +185,7 @@ class MemoryOperator:
             size=size,
             progress=(0, steps),
             requested_by=by,
+            slots=("old",) * steps,
         )
         self._operations[operation.id] = operation
         self._tell(Happened.OPERATION_QUEUED, operation)
@@ -202,6 +218,29 @@ class MemoryOperator:
         )
         return operation
 
+    def config(self) -> Loaded:
+        return load(
+            {"pools.web.app": "shop:app", "pools.web.workers": 2},
+            {"DRUMD_POOLS__WEB__ENVIRONMENT__API_TOKEN": "hush"},
+            None,
+        )
+
+    async def changes(self) -> Pending:
+        before = self.config().settings
+        if self.pools["web"].size != 3:
+            return Pending(changes=Changes(), moved={})
+        after = load({"pools.web.app": "shop:app", "pools.web.workers": 3}, {}, None).settings
+        return Pending(changes=diff(before, after), moved={"web": "/srv/releases/2"})
+
+    async def reload(self, pool: str | None, *, by: str) -> Reload:
+        if self.pools["web"].state == "stopped":
+            raise RefusedError("cannot use the changed config: 1 problem\n  pools.web.wrkers: ?")
+        names = [pool] if pool else [name for name in self.pools if name != "model"]
+        operations = tuple(
+            self.submit(OperationKind.RELOAD, name, slot=None, size=None, by=by) for name in names
+        )
+        return Reload(operations=operations, notes=("pool model: scaled to 3 workers",))
+
     def re_exec(self, *, by: str) -> Operation:
         raise RefusedError(f"cannot re-exec: {by} asks a daemon of tests")
 
@@ -219,6 +258,7 @@ class MemoryOperator:
         pool, (_, steps) = self.pools[operation.pool], operation.progress
         if pool.name == "broken":
             why = "slot 0: exited with 1 before it was ready: SyntaxError: invalid syntax"
+            self._operations[operation.id] = replace(operation, last_lines=LAST_LINES)
             await self._change(operation.id, OperationState.FAILED, why, 0)
             return
         for done in range(steps):
@@ -236,8 +276,15 @@ class MemoryOperator:
     async def _change(self, operation_id: str, state: OperationState, why: str, done: int) -> None:
         async with self._changed:
             operation = self._operations[operation_id]
-            progress = (done, operation.progress[1])
-            operation = replace(operation, state=state, reason=why, progress=progress)
+            total = operation.progress[1]
+            slots = ["new"] * done + ["starting", *["old"] * total]
+            operation = replace(
+                operation,
+                state=state,
+                reason=why,
+                progress=(done, total),
+                slots=tuple(slots[:total]),
+            )
             self._operations[operation_id] = operation
             self._changed.notify_all()
         if state in FINAL:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -362,10 +363,104 @@ def test_of_several_the_worst_outcome_counts(daemon: Daemon) -> None:
     """Of several operations each outcome is told, and the exit code is the worst."""
     done = daemon.ctl("restart", "web", "broken")
     assert done.returncode == ControlExit.DEGRADED
-    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+    outcomes = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [line.split(",")[0] for line in outcomes] == [
         "restart web: done",
         "restart broken: failed",
     ]
+
+
+def test_a_failure_comes_with_the_workers_last_lines(daemon: Daemon) -> None:
+    """What the failed worker wrote stands below the outcome, without what that says already."""
+    said = daemon.ctl("restart", "broken").stdout
+    assert said.splitlines()[1:] == [
+        "  the worker's last lines:",
+        "    Traceback (most recent call last):",
+        '      File "shop.py", line 3',
+        "    SyntaxError: invalid syntax",
+    ]
+
+
+# --- reload and config --------------------------------------------------------------------------
+
+
+def test_reload_tells_what_it_does_and_waits_for_all(daemon: Daemon) -> None:
+    """A reload's notes are on stderr, each pool's outcome on stdout, and the worst one counts."""
+    one = daemon.ctl("reload", "web")
+    assert (one.returncode, one.stdout) == (ControlExit.OK, "reload web: done, 2 of 2 done\n")
+    assert one.stderr.startswith("pool model: scaled to 3 workers\n")
+    broken = daemon.ctl("reload", "broken")
+    assert broken.returncode == ControlExit.DEGRADED
+    assert "    SyntaxError: invalid syntax\n" in broken.stdout
+
+
+def test_reload_for_programs_is_one_document(daemon: Daemon) -> None:
+    """With `--json` a reload is one document: its notes, and how each operation ended."""
+    done = daemon.ctl("reload", "web", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (ControlExit.OK, "")
+    assert document["notes"] == ["pool model: scaled to 3 workers"]
+    assert [each["state"] for each in document["operations"]] == ["done"]
+    begun = json.loads(daemon.ctl("reload", "slow", "--json", "--no-wait").stdout)
+    assert [each["final"] for each in begun["operations"]] == [False]
+
+
+def test_a_refused_reload_lists_every_problem(daemon: Daemon) -> None:
+    """A config that is invalid is exit code 1, with each problem in a line of its own."""
+    daemon.ctl("stop", "web")
+    refused = daemon.ctl("reload")
+    assert (refused.returncode, refused.stdout) == (ControlExit.DEGRADED, "")
+    assert refused.stderr == (
+        "drumctl: cannot use the changed config: 1 problem\n  pools.web.wrkers: ?\n"
+    )
+
+
+def test_ctrl_c_leaves_a_reload_of_several_pools_and_names_all(daemon: Daemon) -> None:
+    """After Ctrl-C it is said how to wait for all operations that go on, and that works."""
+    with subprocess.Popen(
+        [*DRUMCTL, "restart", "web", "slow", "slow"],
+        env=daemon.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "restart web: done, 2 of 2 done\n"
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=30)
+    assert child.returncode == 128 + signal.SIGINT
+    assert "op-2, op-3 go on without you; `drumctl wait op-2 op-3` waits" in said
+    assert daemon.ctl("cancel", "op-2", "op-3").returncode == ControlExit.OK
+    waited = daemon.ctl("wait", "op-2", "op-3")
+    assert waited.stdout.count("restart slow: cancelled") == 2
+
+
+def test_config_is_as_check_prints_it(shared: Daemon) -> None:
+    """`drumctl config` prints the config in force with origins, and masks secrets."""
+    done = shared.ctl("config")
+    assert done.returncode == ControlExit.OK
+    assert "[pools.web]\n" in done.stdout
+    assert "workers = 2" in done.stdout
+    assert "# flag --workers" in done.stdout
+    assert "hush" not in done.stdout
+    document = json.loads(shared.ctl("config", "--json").stdout)
+    values = {each["key"]: each["value"] for each in document["keys"]}
+    assert values["pools.web.workers"] == 2
+    assert values["pools.web.environment.API_TOKEN"] == "***"
+
+
+def test_config_diff_has_the_exit_codes_of_diff(daemon: Daemon) -> None:
+    """0: a reload would change nothing; 1: it would, and each key says what it takes."""
+    same = daemon.ctl("config", "diff")
+    assert (same.returncode, same.stdout) == (ControlExit.OK, "nothing has changed\n")
+    daemon.ctl("scale", "web", "3")
+    other = daemon.ctl("config", "diff")
+    assert other.returncode == ControlExit.DEGRADED
+    assert "workers = 2 -> 3" in other.stdout
+    assert "# live" in other.stdout
+    assert "# pool web: app_dir leads to /srv/releases/2 by now" in other.stdout
+    document = json.loads(daemon.ctl("config", "diff", "--json").stdout)
+    assert document["pools"][0]["changes"][0]["effect"] == "live"
 
 
 def test_of_several_names_none_is_restarted_if_one_is_wrong(daemon: Daemon) -> None:
@@ -392,7 +487,7 @@ def test_ctrl_c_while_waiting_leaves_the_operation(daemon: Daemon) -> None:
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
     assert child.returncode == 128 + signal.SIGINT
-    assert "op-1 goes on without you; `drumctl wait op-1`" in said
+    assert "op-1 goes on without you; `drumctl wait op-1` waits" in said
     assert daemon.ctl("cancel", "op-1").returncode == 0
 
 
@@ -411,7 +506,7 @@ def test_a_daemon_that_goes_while_waited_for_is_4(daemon: Daemon) -> None:
 
 def test_stop_waits_until_the_daemon_is_gone(daemon: Daemon) -> None:
     """`drumctl stop` without a pool returns when the daemon's process has ended."""
-    done = daemon.ctl("stop")
+    done = daemon.ctl("stop", "--all")
     assert (done.returncode, done.stdout) == (0, f"drumd pid {daemon.process.pid} has stopped\n")
     assert not Path(f"/proc/{daemon.process.pid}/fd/0").exists()
     assert daemon.ctl("status").returncode == ControlExit.NOT_RUNNING
@@ -423,6 +518,9 @@ def test_stop_waits_until_the_daemon_is_gone(daemon: Daemon) -> None:
         (["restart", "wbe"], "there are web, model, slow, broken (did you mean 'web'?)"),
         (["restart", "web/7"], "there are slots 0 to 1"),
         (["restart", "web/x"], "write POOL, or POOL/SLOT"),
+        (["stop"], "name a pool (web, model, slow, broken), or say --all to stop drumd itself"),
+        (["stop", "web", "--all"], "leave out one of them"),
+        (["config", "dif"], "invalid choice: 'dif'"),
         (["scale", "web", "many"], "'many' is no whole number"),
         (["scale", "web"], "required: N"),
         (["statsu"], "unknown command 'statsu' (did you mean 'status'?); there are status, "),
@@ -472,7 +570,7 @@ def test_events_are_followed_until_the_daemon_goes(daemon: Daemon) -> None:
     daemon.ctl("restart", "web")
     assert "operation.queued" in child.stdout.readline()
     assert "operation.done" in child.stdout.readline()
-    assert daemon.ctl("stop").returncode == 0
+    assert daemon.ctl("stop", "--all").returncode == 0
     assert "daemon.stopping" in child.communicate(timeout=30)[0]
     assert child.returncode == 0
 
@@ -522,8 +620,12 @@ def test_a_closed_pipe_is_quiet(shared: Daemon) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def _on_terminal(daemon: Daemon, columns: int, *arguments: str, **environ: str) -> str:
+def _on_terminal(
+    daemon: Daemon, columns: int, *arguments: str, typed: str = "", until: str = "", **environ: str
+) -> str:
+    """Return what drumctl writes on a terminal; it gets SIGINT once it has written `until`."""
     ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
     child = subprocess.Popen(
         [*DRUMCTL, *arguments],
         stdin=theirs,
@@ -539,6 +641,9 @@ def _on_terminal(daemon: Daemon, columns: int, *arguments: str, **environ: str) 
         except OSError:
             break  # EIO: the child has closed the terminal
         said += chunk
+        if until and until.encode() in said:
+            child.send_signal(signal.SIGINT)
+            until = ""
     os.close(ours)
     child.wait(30)
     return said.decode().replace("\r\n", "\n")
@@ -566,9 +671,9 @@ def test_colours_are_on_terminals_and_can_be_refused(shared: Daemon) -> None:
 def test_progress_is_one_line_that_is_written_over(daemon: Daemon) -> None:
     """On a terminal progress is a bar in one line, and the outcome is what stays."""
     said = _on_terminal(daemon, 100, "restart", "web", NO_COLOR="1")
-    *shown, outcome = said.rstrip("\n").split("\r\x1b[K")
+    *shown, outcome = said.rstrip("\n").split("\r\x1b[J")
     assert outcome == "restart web: done, 2 of 2 done"
-    assert any("[░░░░" in line for line in shown)
+    assert "restart web [░░] 0/2 queued: waits for its turn" in shown
     assert "\n" not in "".join(shown)
 
 
@@ -581,11 +686,36 @@ def test_what_waits_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "progress": [0, 0],
         "reading": "1",
     }
-    queued |= {"state": "queued", "reason": "queued", "final": False}
+    queued |= {"state": "queued", "reason": "queued", "final": False, "slots": []}
+    queued |= {"last_lines": []}
     done = queued | {"state": "done", "reason": "1 of 1 restarted", "final": True}
     with answering(tmp_path / "it.sock", *map(as_http, (queued, done))) as path:
         assert main(["--socket", path, "restart", "web"]) == ControlExit.OK
     assert capsys.readouterr().err == "restart web: queued\n"
+
+
+def test_several_operations_have_a_line_each(daemon: Daemon) -> None:
+    """On a terminal several operations are shown at once, in lines that are written over."""
+    said = _on_terminal(daemon, 100, "reload", NO_COLOR="1", until="0/4 running: waits for slot 0")
+    assert re.search(r"reload slow \[[░▒]+\] 0/4 [^\n]*\nreload broken", said), repr(said)
+    assert re.search(r"\x1b\[[12]A\x1b\[J", said), repr(said)  # gone back over the lines above
+    assert "go on without you" in said.replace("goes", "go")
+
+
+def test_colours_do_not_count_as_columns(daemon: Daemon) -> None:
+    """A line of progress is cut to the terminal's width as it is seen."""
+    said = _on_terminal(daemon, 24, "restart", "web", TERM="xterm")
+    shown = [re.sub(r"\x1b\[[0-9;]*[mJ]|\r", "", line) for line in said.split("\x1b[J")]
+    assert "restart web [░░] 0/2 qu" in shown
+
+
+def test_stop_of_the_daemon_asks_on_a_terminal(daemon: Daemon) -> None:
+    """Without POOL and --all whoever sits there is asked first, and anything but yes is no."""
+    said = _on_terminal(daemon, 100, "stop", typed="\n")
+    assert f"stop drumd (pid {daemon.process.pid}) with all its pools (web, model, " in said
+    assert "nothing was stopped\n" in said
+    assert daemon.process.poll() is None
+    assert "has stopped\n" in _on_terminal(daemon, 100, "stop", typed="y\n")
 
 
 @pytest.mark.parametrize("program", ["drumctl", "drumd"])

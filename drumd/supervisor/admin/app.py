@@ -14,11 +14,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drumd.config.changes import document
+from drumd.config import inforce
 from drumd.supervisor.admin.documents import (
     ReloadBody,
     RestartBody,
     ScaleBody,
+    changes_document,
     is_final,
     operation_document,
     reading,
@@ -107,10 +108,15 @@ def _add_reading(app: FastAPI, operator: Operator) -> None:
     async def status() -> dict[str, Any]:
         return operator.status()
 
+    # Of the secrets that the config may have, neither document shows any.
+
+    @app.get("/config")
+    async def config(color: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - a query parameter
+        return inforce.document(operator.config(), color=color)
+
     @app.get("/config/changes")
-    async def changes() -> dict[str, Any]:
-        # Of the secrets that the config may have, the document shows none.
-        return document(await operator.changes())
+    async def config_changes(color: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - a query parameter
+        return changes_document(await operator.changes(), color=color)
 
     @app.get("/events")
     async def events(

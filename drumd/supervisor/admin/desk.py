@@ -3,10 +3,11 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drumd.supervisor.admin.operator import FINAL, Operation, UnknownNameError
 from drumd.supervisor.core.model import Operation as CoreOperation
+from drumd.supervisor.core.model import OperationState
 
 KEPT = 200
 """Finished operations that can still be asked for."""
@@ -42,9 +43,19 @@ class Desk:
         self._numbers += 1
         return f"{pool}-{self._numbers}"
 
-    def update(self, pool: str, operations: Iterable[CoreOperation]) -> None:
-        """Take note of how operations stand, and wake those who wait for a change."""
+    def update(
+        self,
+        pool: str,
+        operations: Iterable[CoreOperation],
+        *,
+        last_lines: tuple[str, ...] = (),
+    ) -> None:
+        """Take note of how operations stand, and wake those who wait for a change.
+
+        `last_lines`: of the worker that one failed by, if one of them has just failed.
+        """
         for core in operations:
+            known = self._operations.get(core.id)
             view = Operation(
                 id=core.id,
                 pool=pool,
@@ -55,18 +66,23 @@ class Desk:
                 size=core.size,
                 progress=core.progress,
                 requested_by=core.by,
+                slots=() if known is None else known.slots,
+                last_lines=last_lines if core.state is OperationState.FAILED else (),
             )
-            if self._operations.get(core.id) == view:
-                continue
-            self._operations[core.id] = view
-            self._wake(core.id)
-        self._forget_old()
+            self.put(view)
+
+    def draw(self, operation_id: str, slots: tuple[str, ...]) -> None:
+        """Take note of how far an operation is, slot by slot."""
+        known = self._operations.get(operation_id)
+        if known is not None:
+            self.put(replace(known, slots=slots))
 
     def put(self, operation: Operation) -> None:
-        """Take note of how an operation of the daemon's own stands."""
-        self._operations[operation.id] = operation
-        self._wake(operation.id)
-        self._forget_old()
+        """Take note of how an operation stands, and wake those who wait for a change."""
+        if self._operations.get(operation.id) != operation:
+            self._operations[operation.id] = operation
+            self._wake(operation.id)
+            self._forget_old()
 
     def release(self) -> None:
         """Let all who wait have an answer now."""

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from drumd.supervisor.admin.operator import FINAL, Operation, Reload
+from drumd.config.changes import document, render
+from drumd.supervisor.admin.operator import FINAL, Operation, Pending, Reload
 
 
 class _Body(BaseModel):
@@ -38,11 +39,29 @@ def reload_document(reload: Reload) -> dict[str, Any]:
     }
 
 
+def changes_document(pending: Pending, *, color: bool) -> dict[str, Any]:
+    """Return what a reload would change; `text` is for people, coloured with `color`."""
+    changes, moved = pending.changes, pending.moved
+    told = [
+        f"# pool {name}: app_dir leads to {place} by now: a rollout to new workers"
+        for name, place in moved.items()
+    ]
+    text = [render(changes, color=color)] if changes or not told else []
+    return {
+        **document(changes),
+        "changed": bool(changes or moved),
+        "moved": dict(moved),
+        "text": "\n".join(text) + "".join(f"{line}\n" for line in told),
+    }
+
+
 def operation_document(operation: Operation) -> dict[str, Any]:
     """Return an operation as the API shows it."""
     return {
         **asdict(operation),
         "progress": list(operation.progress),
+        "slots": list(operation.slots),
+        "last_lines": list(operation.last_lines),
         "final": is_final(operation),
         "reading": reading(operation),
     }
@@ -54,6 +73,7 @@ def is_final(operation: Operation) -> bool:
 
 
 def reading(operation: Operation) -> str:
-    """Return a text that changes whenever the operation's state, progress or reason does."""
+    """Return a text that changes whenever what there is to show of the operation does."""
     done, total = operation.progress
-    return f"{operation.state}:{done}:{total}:{operation.reason}"
+    slots = "".join(cell[0] for cell in operation.slots)
+    return f"{operation.state}:{done}:{total}:{slots}:{operation.reason}"

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from drumd import __version__
-from drumd.config.diff import Changes
 from drumd.config.kinds import MAX_WORKERS
+from drumd.config.loading import Loaded
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import (
     FINAL,
+    MAX_QUEUED,
     DaemonTask,
     Operation,
+    Pending,
     RefusedError,
     Reload,
     UnknownNameError,
@@ -27,12 +29,10 @@ from drumd.supervisor.observe.logging import Logs
 from drumd.supervisor.observe.snapshot import Snapshot
 from drumd.supervisor.owner import Owner
 from drumd.supervisor.pool.hands import Hands
+from drumd.supervisor.pool.watching import record_of
 from drumd.supervisor.processes.exits import Exits
 from drumd.supervisor.reloading import Reloader
 from drumd.wire.scoreboard import Scoreboard
-
-MAX_QUEUED = 16
-"""Operations that may wait for one pool."""
 
 
 class Office:
@@ -129,7 +129,11 @@ class Office:
         """Read the config again and begin what it changes, of one pool or of all."""
         return await self._reloader.reload(pool, by)
 
-    async def changes(self) -> Changes:
+    def config(self) -> Loaded:
+        """Return the config in force."""
+        return self._reloader.loaded
+
+    async def changes(self) -> Pending:
         """Return what a reload would change."""
         return await self._reloader.changes()
 
@@ -178,6 +182,23 @@ class Office:
     def shutdown(self, *, by: str) -> None:
         """Stop the daemon gracefully, as SIGTERM does."""
         self._owner.stop(f"asked by {by}")
+
+    def farewell(self, again: str) -> str:
+        """Say what a graceful stop would wait for now; `again` ends it at once."""
+        pools = self._owner.pools
+        records = [
+            record_of(self._board, handle)
+            for name in pools
+            for handle in self._hands[name].crew.handles.values()
+            if handle.lease is not None
+        ]
+        requests = sum(record.in_flight for record in records)
+        patience = max((pool.policy.grace_period for pool in pools.values()), default=0.0)
+        what = f"{requests} request{'' if requests == 1 else 's'} in flight"
+        return (
+            f"stops, and waits for {what} and idle connections, for {patience:g} s "
+            f"at most; {again} ends it at once"
+        )
 
     def ready(self) -> tuple[bool, str]:
         """Say whether every pool that should serve does, and which does not and why."""

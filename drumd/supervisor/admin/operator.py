@@ -1,14 +1,18 @@
 """What the admin API may ask of the daemon: the border between the two."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from drumd.config.diff import Changes
+from drumd.config.loading import Loaded
 from drumd.supervisor.core.model import OperationKind, OperationState
 from drumd.supervisor.observe.journal import Journal
 from drumd.supervisor.observe.snapshot import Snapshot
+
+MAX_QUEUED = 16
+"""Operations that may wait for one pool."""
 
 FINAL = frozenset({OperationState.DONE, OperationState.FAILED, OperationState.CANCELLED})
 
@@ -37,7 +41,10 @@ class Operation:
     progress: tuple[int, int] = (0, 0)
     """Steps done, of how many."""
     requested_by: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    slots: tuple[str, ...] = ()
+    """Slot by slot, how far it is (`admin.picture.Cell`)."""
+    last_lines: tuple[str, ...] = ()
+    """Of one that failed: what the worker that it failed by had last written to its stderr."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,15 @@ class Reload:
     """To be waited for: rollouts, and pools that are started or stopped."""
     notes: tuple[str, ...]
     """What else was done, and what was not, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """What a reload would change now."""
+
+    changes: Changes
+    moved: Mapping[str, str]
+    """By pool: where its `app_dir` leads now, when that is not where its workers are from."""
 
 
 class UnknownNameError(Exception):
@@ -82,7 +98,10 @@ class Operator(Protocol):
         Raise `UnknownNameError` or `RefusedError`, and then nothing has changed.
         """
 
-    async def changes(self) -> Changes:
+    def config(self) -> Loaded:
+        """Return the config in force."""
+
+    async def changes(self) -> Pending:
         """Return what a reload would change; raise `RefusedError` when the config is invalid."""
 
     def operation(self, operation_id: str) -> Operation:

@@ -162,6 +162,11 @@ def _place_document(slot: Slot) -> dict[str, Any]:
     }
 
 
+def _ready(pool: Pool, kind: Kind) -> int:
+    ready = (w for w in pool.workers.values() if w.state is WorkerState.READY)
+    return sum(worker.kind is kind for worker in ready)
+
+
 def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
     """Return one pool's numbers."""
     workers = tuple(
@@ -192,5 +197,9 @@ def pool_numbers(pool: Pool, hands: Hands, board: Scoreboard) -> PoolNumbers:
         start_durations=tuple(hands.crew.tally.start_durations),
         start_seconds=hands.crew.tally.start_seconds,
         queues=hands.queue_depths(),
+        spares_ready=_ready(pool, Kind.SPARE),
+        templates_ready=_ready(pool, Kind.TEMPLATE),
+        rollouts=dict(hands.crew.tally.rollouts),
+        handed=hands.crew.tally.handed,
         metrics_dirs=hands.generations.metrics_dirs(pool.generation),
     )

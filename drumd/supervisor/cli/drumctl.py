@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from drumd import __version__
 from drumd.exitcodes import ControlExit
 from drumd.supervisor.cli.arguments import Parser, UsageError, meant
+from drumd.supervisor.cli.call import Call
 from drumd.supervisor.cli.client import ControlError, find
-from drumd.supervisor.cli.commands import COMMANDS, Call
+from drumd.supervisor.cli.commands import COMMANDS
 from drumd.supervisor.cli.outcome import INTERRUPTED
 from drumd.supervisor.cli.terminal import Terminal
 

@@ -20,7 +20,7 @@ _COLOURS = {
     "stopped": DIM,
     "empty": DIM,
 }
-_HEADS = ("SLOT", "PID", "STATE", "GEN", "UP", "RESTARTS", "REQUESTS", "BUSY", "MEMORY")
+_HEADS = ("SLOT", "PID", "STATE", "GEN", "FOR", "RESTARTS", "REQUESTS", "BUSY", "MEMORY")
 _LEFT = frozenset({"STATE"})
 """Columns of words; numbers stand to the right."""
 _KINDS = {
@@ -59,7 +59,7 @@ def _pool(pool: dict[str, Any], terminal: Terminal, now: float) -> Iterator[str]
     facts = [
         f"{ready} of {pool.get('size', '?')} ready",
         str(pool.get("runtime", "")),
-        f"generation {pool.get('generation', '?')}",
+        _generations(pool),
         str(pool.get("balance", "")),
     ]
     if pool.get("queue"):
@@ -80,11 +80,17 @@ def _pool(pool: dict[str, Any], terminal: Terminal, now: float) -> Iterator[str]
     elif pool.get("aborted") and pool.get("state") == "ready":
         yield from _wrapped(str(pool["aborted"]), len(_INDENT), terminal)
     if operation := pool.get("operation"):
-        done, total = operation.get("progress", (0, 0))
-        text = f"{operation['kind']} {operation['id']}: {done}/{total}, {operation['reason']}"
+        text = f"{operation['kind']} {operation['id']}: {operation['reason']}"
         yield from _wrapped(text, len(_INDENT), terminal)
     if rows:
         yield from _table(rows, terminal)
+
+
+def _generations(pool: dict[str, Any]) -> str:
+    """Return which generation serves, and which one is on its way."""
+    rollout = pool.get("rollout")
+    to = f" to {rollout['generation']}" if rollout else ""
+    return f"generation {pool.get('generation', '?')}{to}"
 
 
 _Row = tuple[int, tuple[str, ...], str]

@@ -1,7 +1,8 @@
-"""What the terminal can do: width, colours, one line that is written over."""
+"""What the terminal can do: size, colours, lines that are written over."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 RESET = "\x1b[0m"
@@ -11,12 +12,12 @@ RED = "\x1b[31m"
 GREEN = "\x1b[32m"
 YELLOW = "\x1b[33m"
 
-_BAR = 20
-_DEFAULT_WIDTH = 80
+_DEFAULT_SIZE = (80, 24)
+_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Terminal:
-    """A stream for people; pipes and files have no colours and no width."""
+    """A stream for people; pipes and files have no colours and no size."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str]) -> None:
         self._stream = stream
@@ -24,8 +25,10 @@ class Terminal:
         self.colours = (
             self.interactive and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         )
+        self.unicode = "utf" in (stream.encoding or "").lower()
         self._columns = environ.get("COLUMNS", "")
-        self._overwriting = False
+        self._shown = 0
+        """Lines below which the next ones are written over them."""
 
     @property
     def width(self) -> int | None:
@@ -34,10 +37,7 @@ class Terminal:
             return None
         if self._columns.isdigit() and int(self._columns) > 0:
             return int(self._columns)
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or _DEFAULT_WIDTH
-        except OSError:
-            return _DEFAULT_WIDTH
+        return self._size()[0]
 
     def paint(self, text: str, *colours: str) -> str:
         """Return `text` coloured, where there are colours."""
@@ -49,28 +49,48 @@ class Terminal:
         self._stream.write(f"{text}\n")
         self._stream.flush()
 
-    def progress(self, text: str) -> None:
-        """Show how far something is: in one line that is written over, or a new one each time."""
+    def show(self, lines: Sequence[str]) -> None:
+        """Show how far things are, in lines that are written over; elsewhere in new ones."""
         if not self.interactive:
-            self.line(text)
+            for text in lines:
+                self.line(text)
             return
+        columns, rows = self.width or _DEFAULT_SIZE[0], self._size()[1]
+        room = max(1, rows - 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"… and {len(lines) - room + 1} more"]
         # A line that wraps could not be written over.
-        text = text[: (self.width or _DEFAULT_WIDTH) - 1]
-        self._stream.write(f"\r\x1b[K{text}")
+        text = "\n".join(_cut(line, columns - 1) for line in lines)
+        self._stream.write(f"{self._back()}{text}")
         self._stream.flush()
-        self._overwriting = True
+        self._shown = len(lines)
 
     def clear(self) -> None:
-        """Take the line that is written over away."""
-        if self._overwriting:
-            self._stream.write("\r\x1b[K")
+        """Take the lines that are written over away."""
+        if self._shown:
+            self._stream.write(self._back())
             self._stream.flush()
-            self._overwriting = False
+            self._shown = 0
 
-    def bar(self, done: int, total: int) -> str:
-        """Return a bar that shows `done` of `total`; nothing where it could not be written over."""
-        if not self.interactive or total <= 0:
-            return ""
-        full, empty = ("█", "░") if "utf" in (self._stream.encoding or "").lower() else ("#", ".")
-        cells = min(_BAR, _BAR * done // total)
-        return f"[{full * cells}{empty * (_BAR - cells)}] "
+    def _back(self) -> str:
+        """Return what clears the lines shown and goes to where they began."""
+        up = f"\x1b[{self._shown - 1}A" if self._shown > 1 else ""
+        return f"\r{up}\x1b[J"
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except OSError:
+            return _DEFAULT_SIZE
+        return size.columns or _DEFAULT_SIZE[0], size.lines or _DEFAULT_SIZE[1]
+
+
+def _cut(text: str, columns: int) -> str:
+    """Return `text` cut to so many columns; colours take none."""
+    room, kept, at = columns, [], 0
+    for code in _CODE.finditer(text):
+        piece = text[at : code.start()][:room]
+        room -= len(piece)
+        kept += [piece, code[0]]
+        at = code.end()
+    return "".join([*kept, text[at:][:room]])

@@ -117,7 +117,7 @@ def _judge(draft: Draft, *, before: Pool) -> None:
         draft.change(was_whole=True)
     known = {slot.number for slot in before.slots if slot.state is SlotState.FAILED}
     failed = [s for s in pool.slots if s.state is SlotState.FAILED and s.number not in known]
-    if not failed:
+    if not failed or (pool.added and not pool.was_ready):
         return
     worst = failed[-1]
     lost = state is PoolState.FAILED

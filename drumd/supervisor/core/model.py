@@ -304,6 +304,8 @@ class Pool:
     """One place for each generation that forks its workers, by its number."""
     workers: Mapping[int, Worker] = field(default_factory=dict)
     next_attempt: int = 1
+    added: bool = False
+    """It came by a reload: that it never gets ready is no reason to end what serves already."""
     was_ready: bool = False
     """A worker of it has been ready since the daemon started."""
     was_whole: bool = False

@@ -12,6 +12,9 @@ _LEVEL_COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m"}
 _RED = "\x1b[31m"
 _HIDDEN_KEYS = frozenset({"seq", "attempt"})
 """Keys that programs follow; people are not helped by them in each line."""
+_FAILURE = "worker.failed"
+"""What says why, before all that follows from it."""
+_AS_ABOVE = "as above"
 _EVENT_WIDTH = 19
 """Columns of the longest event names, so that the reasons line up."""
 
@@ -30,10 +33,15 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class ConsoleRenderer:
-    """The last structlog processor. `dated` puts the date before the time (files, pipes)."""
+    """The last structlog processor. `dated` puts the date before the time (files, pipes).
+
+    Without it somebody watches: what a failure leads to then does not say its sentence again.
+    """
 
     def __init__(self, *, colours: bool, dated: bool) -> None:
         self._colours = colours
+        self._brief = not dated
+        self._said = ""
         self._time_format = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> str:
@@ -44,7 +52,7 @@ class ConsoleRenderer:
         level, name = event.pop("level"), event.pop("event")
         if name == "worker.output":
             return f"{stamp} {self._worker_line(event)}"
-        reason, *block = str(event.pop("reason", "")).splitlines() or [""]
+        reason, *block = self._shortened(name, str(event.pop("reason", ""))).splitlines() or [""]
         keys = []
         for key, value in event.items():
             if isinstance(value, str) and "\n" in value:
@@ -61,6 +69,14 @@ class ConsoleRenderer:
         lines = [" ".join(part for part in head if part).rstrip()]
         lines += [f"    {escape(line)}" for line in block]
         return "\n".join(lines)
+
+    def _shortened(self, name: str, reason: str) -> str:
+        if not self._brief:
+            return reason
+        if name == _FAILURE:
+            self._said = reason
+            return reason
+        return reason.replace(self._said, _AS_ABOVE) if self._said else reason
 
     def _worker_line(self, event: MutableMapping[str, Any]) -> str:
         who = f"{event['pool']}/{event.get('slot', event.get('kind'))}[{event['pid']}]"

@@ -19,15 +19,16 @@ _LEVELS = {
     Happened.OPERATION_FAILED: "error",
 }
 """Events that are not `info`."""
+_EXITS = frozenset({Happened.WORKER_EXITED, Happened.TEMPLATE_EXITED})
 _EXPECTED_CAUSES = frozenset({Cause.OPERATOR, Cause.SHUTDOWN, Cause.ROLLOUT, Cause.RECYCLED})
-"""Values of a `worker.exited` fact's `cause` with which it is no warning."""
+"""Values of such a fact's `cause` with which it is no warning."""
 _ENDINGS = frozenset({Happened.DAEMON_STOPPING, Happened.DAEMON_STOPPED})
 """Events whose `exit`, where it is there and not 0, tells that nobody asked for the end."""
 
 
 def level_of(entry: Entry) -> str:
     """Return the log level of an entry's event."""
-    if entry.fact.event is Happened.WORKER_EXITED:
+    if entry.fact.event in _EXITS:
         return "info" if entry.fact.extra.get("cause") in _EXPECTED_CAUSES else "warning"
     if entry.fact.event in _ENDINGS:
         return "error" if entry.fact.extra.get("exit", 0) else "info"

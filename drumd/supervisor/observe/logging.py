@@ -54,12 +54,7 @@ class Logs:
             ConsoleRenderer(colours=colours, dated=not terminal) if self._console else _render_json
         )
         processors = [structlog.processors.add_log_level, _stamp, render]
-        threshold = logging.getLevelNamesMapping()[level.upper()]
-        structlog.configure(
-            processors=processors,
-            wrapper_class=structlog.make_filtering_bound_logger(threshold),
-            logger_factory=lambda *_: _Output(self),
-        )
+        structlog.configure(processors=processors, logger_factory=lambda *_: _Output(self))
         self._events = structlog.get_logger()
         # drumd's level does not apply to workers: what an app says is the app's to filter.
         self._lines = structlog.wrap_logger(
@@ -68,7 +63,13 @@ class Logs:
         # What libraries log: asyncio's "exception was never retrieved", uvicorn's errors.
         root = logging.getLogger()
         root.handlers = [_FromLibraries(self._events)]
-        root.setLevel(max(threshold, logging.WARNING))
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """Log events from `level` on; of what libraries log, warnings at the least."""
+        threshold = logging.getLevelNamesMapping()[level.upper()]
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(threshold))
+        logging.getLogger().setLevel(max(threshold, logging.WARNING))
 
     @property
     def dropped(self) -> int:

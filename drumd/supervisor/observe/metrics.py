@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from drumd.supervisor.core.model import Cause, PoolState, SlotState, WorkerState
 from drumd.supervisor.observe.memory import resident_memory
-from drumd.supervisor.observe.snapshot import START_BOUNDS, PoolNumbers, Snapshot
+from drumd.supervisor.observe.snapshot import OUTCOMES, START_BOUNDS, PoolNumbers, Snapshot
 from drumd.wire.records import COUNTERS, add_counters
 from drumd.wire.scoreboard import DURATION_BOUNDS
 
@@ -68,6 +68,7 @@ class _Page(Collector):
         pools = self._snapshot.pools
         yield from _states(pools)
         yield from _lives(pools)
+        yield from _changes(pools)
         yield from _traffic(pools)
         yield from _workers(pools)
         skipped = CounterMetricFamily(
@@ -152,6 +153,30 @@ def _lives(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:
         buckets = _buckets(START_BOUNDS, pool.start_durations)
         starts.add_metric([pool.name], buckets=buckets, sum_value=pool.start_seconds)
     yield from (exits, starts)
+
+
+def _changes(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:
+    spares = GaugeMetricFamily(
+        "drumd_spares", "Ready workers that wait to take a slot.", labels=["pool"]
+    )
+    templates = GaugeMetricFamily(
+        "drumd_templates", "Ready templates, one for each generation in use.", labels=["pool"]
+    )
+    rollouts = CounterMetricFamily(
+        "drumd_rollouts", "Rollouts that have ended, by outcome.", labels=["pool", "outcome"]
+    )
+    handed = CounterMetricFamily(
+        "drumd_connections_handed_over",
+        "Idle connections that drained workers gave to others, unseen by their clients.",
+        labels=["pool"],
+    )
+    for pool in pools:
+        spares.add_metric([pool.name], pool.spares_ready)
+        templates.add_metric([pool.name], pool.templates_ready)
+        for outcome in OUTCOMES:
+            rollouts.add_metric([pool.name, outcome], pool.rollouts.get(outcome, 0))
+        handed.add_metric([pool.name], pool.handed)
+    yield from (spares, templates, rollouts, handed)
 
 
 def _traffic(pools: tuple[PoolNumbers, ...]) -> Iterator[Metric]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from drumd.wire.records import Record
 
+OUTCOMES = ("done", "aborted", "superseded")
+"""How rollouts end; "superseded": by a later one, or by a stop of the pool."""
 START_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds of the histogram of start durations (spawn to ready), in seconds."""
 
@@ -43,6 +45,12 @@ class PoolNumbers:
     """Sum of all start durations."""
     queues: Mapping[str, int]
     """Connections that wait in accept queues, by listener (address, and slot where it has one)."""
+    spares_ready: int = 0
+    templates_ready: int = 0
+    rollouts: Mapping[str, int] = field(default_factory=dict)
+    """Rollouts that have ended, by outcome."""
+    handed: int = 0
+    """Idle connections that drained workers have handed to others."""
     metrics_dirs: tuple[Path, ...]
     """Where the app's prometheus_client files are, by generation; the one that counts first."""
 

@@ -23,6 +23,7 @@ from drumd.supervisor.pool.crew import Crew
 from drumd.supervisor.pool.generations import Generations
 from drumd.supervisor.pool.handle import Handle
 from drumd.supervisor.pool.kept import KeptHandle
+from drumd.supervisor.pool.stacks import place
 from drumd.supervisor.pool.surroundings import Surroundings
 from drumd.supervisor.pool.watching import record_of
 from drumd.supervisor.processes.control import ControlEnd
@@ -31,6 +32,7 @@ from drumd.supervisor.processes.pipes import KeptPipe, Line, LinePipe
 from drumd.supervisor.processes.status import ExitStatus, signal_name
 from drumd.wire import messages
 from drumd.wire.messages import Forked, ForkFailed, MessageError, WorkerMessage
+from drumd.wire.spec import STACKS_SIGNAL
 
 STACKS_QUIET = 0.2
 """Seconds after its first line in which the rest of a stack dump comes."""
@@ -197,6 +199,7 @@ class Care:
 
     def _tell_stacks(self, handle: Handle) -> None:
         if handle.stacks:
+            handle.was_at = place(handle.stacks)
             text, handle.stacks = "\n".join(handle.stacks), []
             self._tell(handle, Happened.WORKER_STACKS, text)
 
@@ -216,10 +219,11 @@ class Care:
         record = record_of(self._around.board, handle)
         self._crew.tally.fold(record)
         self._crew.last_words = list(handle.last_lines)
+        self._crew.last_lines[handle.attempt] = tuple(handle.last_lines)
         del self._crew.handles[handle.attempt]
         handle.child.close()
         oom = status.signal == signal.SIGKILL and self._around.out_of_memory.struck()
-        description = status.describe()
+        description = _described(handle, status)
         if oom:
             description += " (probably by the kernel, out of memory)"
         self._hear.ended(handle, description)
@@ -276,3 +280,12 @@ class Care:
                 extra={"pid": handle.pid, **kind},
             )
         )
+
+
+def _described(handle: Handle, status: ExitStatus) -> str:
+    """Return in words how it ended; by whose signal, and where it was when drumd asked."""
+    if status.signal is None or status.signal not in handle.sent:
+        return status.describe()
+    ended = f"ended by drumd with {signal_name(status.signal)}"
+    asked = STACKS_SIGNAL in handle.sent and handle.was_at
+    return f"it was in {handle.was_at}; {ended}" if asked else ended

@@ -20,6 +20,8 @@ class Crew:
     tally: Tally = field(default_factory=Tally)
     last_words: list[str] = field(default_factory=list)
     """The last lines that the worker which ended last had written to its stderr."""
+    last_lines: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """The same of each worker, by attempt, from its end until that has been told."""
 
     def assign(self, pool: Pool) -> None:
         """Have each handle know the place that its worker has now: a spare may have got a slot."""

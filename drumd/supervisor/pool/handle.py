@@ -40,6 +40,10 @@ class Handle:
     """It has said over its control socket why it cannot go on."""
     stacks: list[str] = field(default_factory=list)
     """Lines of a stack dump that is still coming in."""
+    sent: set[int] = field(default_factory=set)
+    """Signals that it got from drumd."""
+    was_at: str = ""
+    """Where it was by the latest stack dump."""
     handover: bool = False
     """It can give idle connections to another worker, and take them from one."""
     epoch: int = 0

@@ -182,10 +182,13 @@ class Hands:
 def _signal(handle: Handle, action: DumpStacks | Terminate | Kill) -> None:
     match action:
         case DumpStacks():
+            handle.sent.add(STACKS_SIGNAL)
             handle.child.signal(STACKS_SIGNAL)
         case Terminate():
+            handle.sent.add(signal.SIGTERM)
             handle.child.signal_group(signal.SIGTERM)
         case Kill():
+            handle.sent.add(signal.SIGKILL)
             handle.child.signal_group(signal.SIGKILL)
             if handle.cgroup is not None:
                 handle.cgroup.kill()

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drumd.supervisor.observe.snapshot import START_BOUNDS
 from drumd.wire.records import COUNTERS, NO_COUNTS, Record, add_counters
@@ -18,6 +18,7 @@ class KeptTally:
     exits: Mapping[str, int]
     start_durations: tuple[int, ...]
     start_seconds: float
+    rollouts: Mapping[str, int] = field(default_factory=dict)
     handed: int = 0
 
 
@@ -29,6 +30,8 @@ class Tally:
         self.exits: Counter[str] = Counter()
         self.start_durations = [0] * (len(START_BOUNDS) + 1)
         self.start_seconds = 0.0
+        self.rollouts: Counter[str] = Counter()
+        """Rollouts that have ended, by outcome (`snapshot.OUTCOMES`)."""
         self.handed = 0
         """Idle connections that drained workers have handed to others."""
 
@@ -40,6 +43,7 @@ class Tally:
             exits=dict(self.exits),
             start_durations=tuple(self.start_durations),
             start_seconds=self.start_seconds,
+            rollouts=dict(self.rollouts),
             handed=self.handed,
         )
 
@@ -49,6 +53,7 @@ class Tally:
         self.exits = Counter(kept.exits)
         self.start_durations = list(kept.start_durations)
         self.start_seconds = kept.start_seconds
+        self.rollouts = Counter(kept.rollouts)
         self.handed = kept.handed
 
     def fold(self, record: Record) -> None:

@@ -23,6 +23,7 @@ class AddressInUseError(ListenError):
             "container's; as root, `ss -ltnp` shows it)"
         )
         super().__init__(f"cannot listen on {address}: {who}; stop it or choose another --bind")
+        self.address = address
         self.holder = holder
 
 
