@@ -122,12 +122,15 @@ def test_requests_in_one_tls_record_are_all_answered(host: WorkerHost) -> None:
             answered += received
 
 
-def test_socket_that_the_app_closes_is_let_go(host: WorkerHost) -> None:
+@pytest.mark.parametrize("before", [0, 1], ids=["new", "kept"])
+def test_socket_that_the_app_closes_is_let_go(host: WorkerHost, before: int) -> None:
     """An app that closes its client's socket takes no connection's place for ever."""
     listener = host.listen()
     worker = serve(host, listener, worker_connections=2)
     for _ in range(4):
         with Client(listener) as client:
+            for _ in range(before):
+                assert client.get().status == 200
             assert client.get("/hang-up").status == 200
             assert client.ended()
     assert get(listener).status == 200
