@@ -53,11 +53,16 @@ class CodeWatch:
             async for changes in awatch(directory, watch_filter=PythonFilter(), step=QUIET_MS):
                 names = sorted({Path(path).name for _, path in changes})
                 self._begin(pool, _listed(names))
-        except (ImportError, OSError, RuntimeError) as error:
+        except ImportError:
             self._notice(
                 pool,
-                f"cannot watch {directory} for changes: {error}; the code is reloaded by "
-                "`drumctl reload` alone",
+                f"cannot watch {directory} for changes without the package watchfiles: "
+                "`pip install drumd[reload]`; until then `drumctl reload` takes up new code",
+            )
+        except (OSError, RuntimeError) as error:
+            self._notice(
+                pool,
+                f"cannot watch {directory} for changes: {error}; use `drumctl reload` instead",
             )
 
     def _begin(self, pool: str, what: str) -> None:

@@ -50,7 +50,13 @@ def submit(daemon: Daemon, *arguments: str) -> Document:
     """Submit an operation without waiting; return it."""
     done = daemon.drumctl("--json", *arguments, "--no-wait")
     assert done.returncode == 0, done.stderr
-    operation: Document = json.loads(done.stdout)
+    return first_operation(done.stdout)
+
+
+def first_operation(said: str) -> Document:
+    """Return the operation that drumctl told as JSON; of those of a reload the first one."""
+    document: Document = json.loads(said)
+    operation: Document = document.get("operations", [document])[0]
     return operation
 
 

@@ -91,7 +91,7 @@ def test_another_drumds_unix_socket_is_refused_by_name(
 def test_port_is_free_again_at_once(serve: Serve) -> None:
     """After a stop, and after kill -9, with connections open, the next drumd has the port."""
     port = free_port()
-    for end in (lambda s: s.daemon.drumctl("stop"), lambda s: os.kill(s.daemon.pid, 9)):
+    for end in (lambda s: s.daemon.drumctl("stop", "--all"), lambda s: os.kill(s.daemon.pid, 9)):
         served = serve(web={"bind": [f"127.0.0.1:{port}"], "runtime": "uvicorn"})
         (pid,) = served.ready()
         with socket.create_connection(("127.0.0.1", port)) as client:

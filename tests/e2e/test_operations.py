@@ -92,7 +92,7 @@ def test_no_daemon_is_3_and_says_how_to_start_one(serve: Serve) -> None:
     """After the daemon has stopped every command exits with 3 and says how to start one."""
     served = serve(web=UVICORN)
     served.ready()
-    assert "has stopped" in succeed(served, "stop")
+    assert "has stopped" in succeed(served, "stop", "--all")
     assert served.wait_exit() == 0
     for arguments in (("status",), ("restart", "web")):
         done = drumctl(served, *arguments)

@@ -1,7 +1,6 @@
 """kill -9 at random, and random commands, amid reloads: the pool comes back to its wanted state."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from drumd.exitcodes import ControlExit
-from tests.e2e.controlling import drumctl_running
+from tests.e2e.controlling import drumctl_running, first_operation
 from tests.e2e.releases import Releases
 from tests.e2e.rolling import (
     FULL,
@@ -74,7 +73,7 @@ def settle(served: Served, releases: Releases) -> None:
     )
     assert served.pool()["state"] == "ready"
     assert {served.web.get("/").status for _ in range(20)} == {200}
-    succeed(served, "stop")
+    succeed(served, "stop", "--all")
     served.wait_exit()
     assert served.left() == []
 
@@ -140,7 +139,7 @@ class Doing:
     def _submit(self, *arguments: str) -> None:
         done = self._served.daemon.drumctl("--json", *arguments, "--no-wait")
         if done.returncode == ControlExit.OK:  # what a pool is not up to is refused at once
-            self.last = json.loads(done.stdout)["id"]
+            self.last = first_operation(done.stdout)["id"]
 
     def _reload(self, kind: str, _: random.Random) -> None:
         self._count += 1

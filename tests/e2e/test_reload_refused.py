@@ -158,7 +158,7 @@ def test_a_syntax_error_is_shown_without_the_import_machinery(
 def test_a_release_that_hangs_is_said_to_be_where_it_is(
     configure: Configure, releases: Releases
 ) -> None:
-    """At `start_timeout` the reason names the app's line, and its stacks begin with why they came."""
+    """At `start_timeout` the reason names the app's line, and the stacks begin with why."""
     served = configure(web={"start_timeout": 3})
     releases.deploy("bad", "hang")
     said = served.reload(code=1)

@@ -209,7 +209,7 @@ def test_passed_sockets_are_served_and_outlive_drumd(
     workers = set(map(str, served.ready()))
     assert {served.web.get().body for _ in range(20)} <= workers
     assert str(port) in str(served.pool()["bind"])
-    assert served.daemon.drumctl("stop").returncode == 0
+    assert served.daemon.drumctl("stop", "--all").returncode == 0
     with served.web.connect() as visitor:
         visitor.send()  # who comes now waits for the next one that the starter starts
 

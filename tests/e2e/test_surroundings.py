@@ -115,7 +115,7 @@ def test_admin_socket_is_for_owner_and_group(serve: Serve) -> None:
     served = serve(web={"runtime": "uvicorn"})
     served.ready()
     assert stat.S_IMODE(served.socket.stat().st_mode) == 0o660
-    assert served.daemon.drumctl("stop").returncode == 0
+    assert served.daemon.drumctl("stop", "--all").returncode == 0
     assert list(served.socket.parent.glob("admin*")) == []
 
 
@@ -244,7 +244,7 @@ def test_a_client_that_says_nothing_holds_up_nobody(serve: Serve) -> None:
         connection.request("GET", "/livez")
         assert connection.getresponse().status == 200
         connection.close()
-        assert served.daemon.drumctl("stop").returncode == 0
+        assert served.daemon.drumctl("stop", "--all").returncode == 0
     finally:
         for client in idle:
             client.close()
