@@ -38,6 +38,14 @@ def starting(served: Configured, pool: str = "web") -> list[int]:
     return [each["pid"] for each in served.workers(pool) if each["state"] == "starting"]
 
 
+def rollouts(served: Configured) -> dict[str, float]:
+    return {
+        dict(labels)["outcome"]: value
+        for (name, labels), value in served.metrics().items()
+        if name == "drumd_rollouts_total"
+    }
+
+
 # --- refused ------------------------------------------------------------------------------------
 
 
@@ -185,6 +193,7 @@ def test_the_first_of_two_reloads_says_that_it_was_superseded(
         assert "superseded by web-2" in read_line(first.stdout, "reload web: cancelled")
         assert first.wait(CAP) == 1
     assert served.web.get("/late").body == "3"
+    assert rollouts(served) == {"done": 1, "aborted": 0, "superseded": 1}
 
 
 def test_a_cancelled_reload_leaves_the_old_generation(
@@ -201,6 +210,7 @@ def test_a_cancelled_reload_leaves_the_old_generation(
         assert first.wait(CAP) == 1
     wait_until(lambda: not starting(served), what="the end of the new worker")
     assert served.pids() == before
+    assert rollouts(served) == {"done": 0, "aborted": 1, "superseded": 0}
 
 
 def test_a_reload_that_is_interrupted_goes_on(configure: Configure, releases: Releases) -> None:
