@@ -177,6 +177,18 @@ def test_a_release_that_hangs_is_said_to_be_where_it_is(
     assert "steady.py" in "".join(stacks[1:])
 
 
+def test_a_restart_that_fails_comes_with_the_last_lines_too(
+    configure: Configure, releases: Releases
+) -> None:
+    """A restart, and a scale, onto broken code fail with what the worker wrote."""
+    served = configure(web={"restart": {"intensity": 0}})
+    before = served.pids()
+    (served.app_dir / "release.txt").write_text("bad\nraise:no model here")
+    for order in (("restart", "web"), ("scale", "web", "2")):
+        assert "    RuntimeError: no model here\n" in served.ctl(*order, code=1), order
+    assert served.pids() == before
+
+
 # --- other ends ---------------------------------------------------------------------------------
 
 
