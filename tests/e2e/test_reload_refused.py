@@ -38,6 +38,14 @@ def starting(served: Configured, pool: str = "web") -> list[int]:
     return [each["pid"] for each in served.workers(pool) if each["state"] == "starting"]
 
 
+def rollouts(served: Configured) -> dict[str, float]:
+    return {
+        dict(labels)["outcome"]: value
+        for (name, labels), value in served.metrics().items()
+        if name == "drumd_rollouts_total"
+    }
+
+
 # --- refused ------------------------------------------------------------------------------------
 
 
@@ -169,6 +177,18 @@ def test_a_release_that_hangs_is_said_to_be_where_it_is(
     assert "steady.py" in "".join(stacks[1:])
 
 
+def test_a_restart_that_fails_comes_with_the_last_lines_too(
+    configure: Configure, releases: Releases
+) -> None:
+    """A restart, and a scale, onto broken code fail with what the worker wrote."""
+    served = configure(web={"restart": {"intensity": 0}})
+    before = served.pids()
+    (served.app_dir / "release.txt").write_text("bad\nraise:no model here")
+    for order in (("restart", "web"), ("scale", "web", "2")):
+        assert "    RuntimeError: no model here\n" in served.ctl(*order, code=1), order
+    assert served.pids() == before
+
+
 # --- other ends ---------------------------------------------------------------------------------
 
 
@@ -185,6 +205,7 @@ def test_the_first_of_two_reloads_says_that_it_was_superseded(
         assert "superseded by web-2" in read_line(first.stdout, "reload web: cancelled")
         assert first.wait(CAP) == 1
     assert served.web.get("/late").body == "3"
+    assert rollouts(served) == {"done": 1, "aborted": 0, "superseded": 1}
 
 
 def test_a_cancelled_reload_leaves_the_old_generation(
@@ -201,6 +222,7 @@ def test_a_cancelled_reload_leaves_the_old_generation(
         assert first.wait(CAP) == 1
     wait_until(lambda: not starting(served), what="the end of the new worker")
     assert served.pids() == before
+    assert rollouts(served) == {"done": 0, "aborted": 1, "superseded": 0}
 
 
 def test_a_reload_that_is_interrupted_goes_on(configure: Configure, releases: Releases) -> None:

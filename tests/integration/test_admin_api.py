@@ -104,6 +104,41 @@ async def test_a_failed_operation_says_why(client: httpx.AsyncClient) -> None:
     assert "SyntaxError" in failed["reason"]
 
 
+async def test_a_failed_operation_has_the_workers_last_lines(client: httpx.AsyncClient) -> None:
+    """What the worker that it failed by had written goes with the outcome; others have none."""
+    failed = await _finished(client, (await client.post("/pools/broken/restart")).json())
+    assert "SyntaxError: invalid syntax" in failed["last_lines"]
+    done = await _finished(client, (await client.post("/pools/web/restart")).json())
+    assert (done["last_lines"], done["slots"]) == ([], ["new", "new"])
+
+
+async def test_the_config_is_told_without_secrets(client: httpx.AsyncClient) -> None:
+    """The config in force is had as keys with origins and as text; neither shows a secret."""
+    answer = await client.get("/config")
+    document = answer.json()
+    assert "hush" not in answer.text
+    [workers] = [each for each in document["keys"] if each["key"] == "pools.web.workers"]
+    assert workers == {"key": "pools.web.workers", "value": 2, "origin": "flag --workers"}
+    assert "\x1b" not in document["text"]
+    coloured = (await client.get("/config", params={"color": "true"})).json()
+    assert "\x1b" in coloured["text"]
+
+
+async def test_what_a_reload_would_change_is_told(
+    client: httpx.AsyncClient, operator: MemoryOperator
+) -> None:
+    """Changes are had by key, and so is where a link leads by now; without any there are none."""
+    assert (await client.get("/config/changes")).json()["changed"] is False
+    operator.pools["web"].size = 3
+    changes = (await client.get("/config/changes")).json()
+    assert changes["changed"] is True
+    assert changes["moved"] == {"web": "/srv/releases/2"}
+    assert [each["key"] for each in changes["pools"][0]["changes"]] == [
+        "pools.web.workers",
+        "pools.web.environment.API_TOKEN",
+    ]
+
+
 async def test_a_running_operation_can_be_cancelled(client: httpx.AsyncClient) -> None:
     """An operation that runs is cancelled by its id; one that has ended is refused."""
     accepted = (await client.post("/pools/slow/restart")).json()

@@ -68,6 +68,19 @@ def _value(page: bytes, name: str, **labels: str) -> float:
     return _samples(page)[name, frozenset(labels.items())]
 
 
+def test_changes_are_counted() -> None:
+    """Rollouts by outcome, ready spares and templates, and handed connections have families."""
+    page = _page(
+        _pool(spares_ready=2, templates_ready=1, rollouts={"done": 3, "aborted": 1}, handed=40)
+    )
+    assert _value(page, "drumd_spares", pool="web") == 2
+    assert _value(page, "drumd_templates", pool="web") == 1
+    outcomes = {"done": 3, "aborted": 1, "superseded": 0}
+    for outcome, count in outcomes.items():
+        assert _value(page, "drumd_rollouts_total", pool="web", outcome=outcome) == count
+    assert _value(page, "drumd_connections_handed_over_total", pool="web") == 40
+
+
 def test_promtool_finds_nothing() -> None:
     """Prometheus's own linter has nothing to say about the page."""
     promtool = needs("promtool", "prometheus")
