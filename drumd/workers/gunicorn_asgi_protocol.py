@@ -47,6 +47,9 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
     """Whether anything was received since the last request was done with."""
     _idle_since = 0.0
     """When it began to wait for one more request; 0 while it does not."""
+    _h2_conn: Any = None
+    _h2_tasks: set[asyncio.Task[None]]
+    """The streams of an HTTP/2 connection that are being answered."""
     _client: Any = None
     """The client's address, as told by the PROXY protocol if that is on."""
 
@@ -93,6 +96,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
         """Close the connection, if it only waits for a request."""
         if self.idle:
             self._keepalive_timeout()
+        elif self._h2_conn is not None and not (self._h2_conn.is_closed or self._h2_tasks):
+            self._closing_task = self.worker.loop.create_task(_say_goaway(self._h2_conn))
 
     def close_if_expired(self, now: float) -> None:
         """Close the connection, if its client took longer than keep-alive allows for a request."""
@@ -322,6 +327,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
         self.app = MeteredApp(self.app, self.worker.meter)  # one app call for each stream
         return super()._handle_http2_connection(transport, ssl_object, upgrade)
 
+    async def _serve_http2_request(self, req: Any, h2_conn: Any, *addresses: Any) -> None:
+        """Serve one stream; in a drain the connection ends when none is left."""
+        await super()._serve_http2_request(req, h2_conn, *addresses)
+        if self.worker.draining and len(self._h2_tasks) == 1:  # this one
+            await _say_goaway(h2_conn)
+
     # --- answers ----------------------------------------------------------------------------------
 
     def _count(self, status: int | None) -> None:
@@ -352,6 +363,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
             meter = self.worker.meter
             meter.end(meter.begin(), status)
         super()._send_error_response(status, message, extra_headers)
+
+
+async def _say_goaway(h2_conn: Any) -> None:
+    """End an HTTP/2 connection of which all streams are answered.
+
+    gunicorn 27.0.1 looks once a second whether it is to, refuses what comes meanwhile, and names
+    no stream. What comes after the one that is named here reached nobody (RFC 9113, §6.8).
+    """
+    await h2_conn.close(last_stream_id=h2_conn.h2_conn.highest_inbound_stream_id)
 
 
 class _RequestReady:

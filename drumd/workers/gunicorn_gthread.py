@@ -15,6 +15,7 @@ from drumd.wire.handover import Note
 from drumd.wire.messages import Drain
 from drumd.workers.gunicorn_connections import Connection, Waiting
 from drumd.workers.gunicorn_goodbyes import Goodbyes
+from drumd.workers.gunicorn_http2 import IdleEnd, serve_last
 from drumd.workers.gunicorn_requests import MeteredRequests
 from drumd.workers.gunicorn_worker import Supervised
 from drumd.workers.handover import Handover
@@ -57,6 +58,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         wakeups = Wakeups()
         self.goodbyes = Goodbyes(self.poller)
         self._waiting = Waiting()
+        self._idle_end = IdleEnd()
         self.keepalived_conns = self._waiting.kept  # gunicorn asks how many there are
         self._proxied = self.cfg.proxy_protocol != "off"
         self._patience = float(self.cfg.keepalive)
@@ -176,6 +178,14 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
             conn.carry_proxy(req)
         return self.metered(req, super().handle_request, req, conn)
 
+    def handle_http2(self, conn: Connection) -> bool:
+        """Serve an HTTP/2 connection to its end (in a thread)."""
+        self._idle_end.watch(conn.parser)
+        goes_on = bool(super().handle_http2(conn))
+        if not self.alive:
+            serve_last(conn.parser, lambda req: self._serve_http2_stream(req, conn, conn.parser))
+        return goes_on
+
     def handle_http2_request(self, req: Any, conn: Connection, h2_conn: Any) -> Any:
         """Serve one request of an HTTP/2 connection, counted (in a thread)."""
         return self.metered(req, super().handle_http2_request, req, conn, h2_conn)
@@ -233,6 +243,7 @@ class GThread(MeteredRequests, Supervised, ThreadWorker):  # type: ignore[misc] 
         self._patience = float(self.cfg.keepalive)
         if not handing and now >= self._order_since + drain.linger:
             self._patience = min(self._patience, drain.linger)
+            self._idle_end.call_for()
         return drain
 
     # --- handover (in the main loop) --------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass
 from typing import Self
 
@@ -48,12 +49,15 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self.answers = 0
+        self.served_by = ""
+        """Who answered last."""
 
     @classmethod
-    async def open(cls, port: int) -> Self:
-        """Connect, or raise `Failed`."""
+    async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> Self:
+        """Connect, or raise `Failed`. With TLS, the server is to be `localhost`."""
+        name = "localhost" if tls else None
         try:
-            return cls(*await asyncio.open_connection(HOST, port))
+            return cls(*await asyncio.open_connection(HOST, port, ssl=tls, server_hostname=name))
         except ConnectionRefusedError:
             raise Failed("refused") from None
         except OSError as error:
@@ -71,6 +75,8 @@ class Connection:
             raise Failed("closed mid-answer" if begun else "closed before an answer") from None
         except ConnectionError:
             raise Failed("reset mid-answer" if begun else "reset before an answer") from None
+        except ssl.SSLError as error:
+            raise Failed(f"TLS: {error.reason}") from None
         except (ValueError, asyncio.LimitOverrunError):
             raise Failed("not HTTP") from None
 
@@ -128,7 +134,7 @@ class Connection:
         finally:
             for future in (end, stopped):
                 future.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError, ssl.SSLError):
                 await end
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 import time
@@ -32,12 +33,16 @@ class Report:
     ok: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     """By why: see `tests.e2e.asking.Failed`."""
+    failed_new: int = 0
+    """Of the failed, those whose connection had not answered anything yet."""
     failures: list[str] = field(default_factory=list)
     """The first of them: when, which client, its request and connection."""
     idle_closes: int = 0
     """Connections that ended while their client paused, and no answer had said so."""
     told_closes: int = 0
     """Answers that said `Connection: close` to a client that would have stayed."""
+    moved: int = 0
+    """Times that another worker went on with a connection."""
     opened: int = 0
     served_by: Counter[str] = field(default_factory=Counter)
     """Answers by what the app says of itself: `<version> <pid>`."""
@@ -61,9 +66,11 @@ class Report:
         return Report(
             self.ok + other.ok,
             self.failed + other.failed,
+            self.failed_new + other.failed_new,
             (self.failures + other.failures)[:SHOWN_FAILURES],
             self.idle_closes + other.idle_closes,
             self.told_closes + other.told_closes,
+            self.moved + other.moved,
             self.opened + other.opened,
             self.served_by + other.served_by,
             self.latencies + other.latencies,
@@ -97,7 +104,8 @@ class Report:
         summary = (
             f"{self.ok} answered by {len(self.served_by)} workers, {self.lost} failed "
             f"{dict(self.failed)}, {self.idle_closes} connections closed while idle, "
-            f"{self.told_closes} told to close, {self.opened} opened; ms: {times}"
+            f"{self.told_closes} told to close, {self.moved} moved, {self.opened} opened; "
+            f"ms: {times}"
         )
         return "\n  ".join([summary, *self.failures])
 
@@ -119,6 +127,8 @@ class Crowd:
     path: str = "/echo"
     odd: float = 0.1
     """Share of the requests that come in two parts, and of those that have a body."""
+    trust: str = ""
+    """Path of the certificate to speak TLS with; empty: none is spoken."""
 
     def arguments(self) -> list[str]:
         return [f"--{name}={value}" for name, value in asdict(self).items()]
@@ -133,6 +143,7 @@ class _Client:
         self._port = port
         self._random = random.Random(f"{seed}.{number}")
         self._keeps = number < crowd.kept
+        self._tls = ssl.create_default_context(cafile=crowd.trust) if crowd.trust else None
         self._pause = crowd.pause if self._keeps and number % 2 else crowd.breath
         self._asked = 0
         self.report = Report()
@@ -166,7 +177,7 @@ class _Client:
         try:
             async with asyncio.timeout(self._crowd.patience):
                 if connection is None:
-                    connection = await Connection.open(self._port)
+                    connection = await Connection.open(self._port, self._tls)
                     self.report.opened += 1
                 told = await connection.ask(question)
         except Failed as failed:
@@ -177,6 +188,9 @@ class _Client:
             self.report.ok += 1
             self.report.latencies.append(round(time.monotonic() - began - question.gap, 4))
             self.report.served_by[told.served_by] += 1
+            assert connection is not None
+            self.report.moved += connection.served_by not in ("", told.served_by)
+            connection.served_by = told.served_by
             if self._keeps and told.closes:
                 self.report.told_closes += 1
             if self._keeps and not told.closes:
@@ -200,6 +214,7 @@ class _Client:
 
     def _note(self, why: str, question: Question, used: int) -> None:
         self.report.failed[why] += 1
+        self.report.failed_new += not used
         self.report.failures.append(
             f"{time.time():.3f} client {self._number}: {why}: {question.path}, after {used} "
             f"answers on the connection{', in two parts' if question.gap else ''}"

@@ -71,14 +71,15 @@ def test_keep_alive_spares_who_is_busy_or_new(host: WorkerHost, listener: Listen
         Connection(listener) as idle,
     ):
         during.ask("/a")
-        during.send(f"/gone?{gates[0]}")
+        during.send(f"/before?{gates[0]}")
         assert after.ask(f"/after?{gates[1]}").status == 200
         wait_until(lambda: worker.record.connections == 4, what="four connections")
         idle.ask("/a")
         assert idle.is_closed()
-        assert worker.record.in_flight == 1
         assert after.ask("/b").body == b"/b"
         assert new.ask("/c").body == b"/c"
+        gates[0].touch()
+        assert during.answer().body == b"/before"
         gates[1].touch()
         assert after.is_closed()
 
@@ -141,6 +142,20 @@ def test_large_body_is_read_whole(host: WorkerHost, listener: Listener) -> None:
     with Connection(listener) as client:
         for _ in range(2):
             assert client.ask("/echo", body=body).body == body
+
+
+def test_large_body_that_nobody_takes_stops_nothing(host: WorkerHost, listener: Listener) -> None:
+    """A body so large that reading stops, and that the app leaves, does not stop the next one."""
+    serve(host, listener)
+    gate = Path(host.path("gate"))
+    with Connection(listener) as client:
+        client.send(f"/before?{gate}", body=b"x" * 400_000)
+        wait_until(Path(f"{gate}.begun").exists, what="the request in flight")
+        everything_read(client)
+        gate.touch()
+        answer = client.answer()
+        assert (answer.body, answer.closes) == (b"/before", False)
+        assert client.ask("/b").body == b"/b"
 
 
 def test_body_that_is_not_read_is_no_request(host: WorkerHost, listener: Listener) -> None:
@@ -277,36 +292,77 @@ def test_broken_body_counts_once(host: WorkerHost, listener: Listener) -> None:
     assert worker.record.status_4xx == 1
 
 
+def test_connections_that_ended_leave_no_task(host: WorkerHost, listener: Listener) -> None:
+    """The task of an idle connection ends with it, not after gunicorn's grace period."""
+    worker = serve(host, listener, gunicorn={"asgi_disconnect_grace_period": 3600})
+    for _ in range(20):
+        with Connection(listener) as client:
+            client.ask("/a")
+    wait_until(lambda: worker.record.connections == 0, what="no connection")
+    with Connection(listener) as client:
+        assert int(client.ask("/tasks").body) < 20
+
+
 # --- drains ---------------------------------------------------------------------------------------
 
 
-def test_drain_closes_what_waits_and_nothing_else(host: WorkerHost, listener: Listener) -> None:
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_drain_closes_what_waits_and_nothing_else(
+    host: WorkerHost, listener: Listener, pipelined: bool
+) -> None:
     """In a drain without linger, idle connections end; half a request gets its answer."""
     worker = serve(host, listener)
+    late = head("/late")
     with Connection(listener) as idle, Connection(listener) as half:
-        for client in (idle, half):
-            assert not client.ask("/a").closes
-        half.sock.sendall(head("/late")[:20])
-        probe(half)
+        assert not idle.ask("/a").closes
+        if pipelined:
+            half.sock.sendall(head("/a") + late[:20])
+            assert not half.answer().closes
+        else:
+            assert not half.ask("/a").closes
+            half.sock.sendall(late[:20])
+            everything_read(half)
         worker.drain()
         assert idle.is_closed()
-        half.sock.sendall(head("/late")[20:])
+        half.sock.sendall(late[20:])
         answer = half.answer()
         assert (answer.body, answer.closes) == (b"/late", True)
     assert worker.wait() == 0
 
 
-def probe(client: Connection) -> None:
+def test_drain_keeps_a_promise_that_gunicorn_looks_at_twice(
+    host: WorkerHost, listener: Listener
+) -> None:
+    """An answer begun before a drain keeps its connection, when its request's headers were read."""
+    worker = serve(host, listener)
+    gate = Path(host.path("gate"))
+    with Connection(listener) as client:
+        # It is no websocket's, but to see that gunicorn reads the headers, and then asks again.
+        client.send(f"/amid?{gate}", headers="Upgrade: other\r\n")
+        wait_until(Path(f"{gate}.begun").exists, what="the answer begun")
+        with Connection(listener) as idle:
+            worker.drain(linger=30)
+            wait_until(lambda: idle.ask("/b").closes, what="the drain")
+        gate.touch()
+        assert not client.answer().closes
+        assert client.ask("/c").closes
+    assert worker.wait() == 0
+
+
+def everything_read(client: Connection) -> None:
     """Wait until what `client` has sent was read on the other side."""
-    # linux/sockios.h: SIOCOUTQ, bytes that the peer has not acknowledged; then its queue is asked.
     local, peer = client.sock.getsockname(), client.sock.getpeername()
 
     def unread() -> int:
+        count = 0
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, ours, theirs, _, queues, *_ = line.split()
+            sent, received = (int(each, 16) for each in queues.split(":"))  # proc_net_tcp(5)
+            if (port(ours), port(theirs)) == (local[1], peer[1]):
+                count += sent
             if (port(ours), port(theirs)) == (peer[1], local[1]):
-                return int(queues.split(":")[1], 16)
-        return 0
+                count += received
+        return count
 
     wait_until(lambda: unread() == 0, what="the bytes to be read")
 
