@@ -177,9 +177,7 @@ def test_a_release_that_hangs_is_said_to_be_where_it_is(
     assert "steady.py" in "".join(stacks[1:])
 
 
-def test_a_restart_that_fails_comes_with_the_last_lines_too(
-    configure: Configure, releases: Releases
-) -> None:
+def test_a_restart_that_fails_comes_with_the_last_lines_too(configure: Configure) -> None:
     """A restart, and a scale, onto broken code fail with what the worker wrote."""
     served = configure(web={"restart": {"intensity": 0}})
     before = served.pids()

@@ -137,7 +137,7 @@ def test_who_may_not_change_things_is_told_who_may(daemon: Start, anyones: Path)
     assert done.stderr.endswith("; root and members of group root may use it\n")
     path.chmod(0o666)
     assert json.loads(as_nobody(path, "status", "--json").stdout)["state"] == "ready"
-    for change in (("restart", "web"), ("scale", "web", "3"), ("stop", "web"), ("stop",)):
+    for change in (("restart", "web"), ("scale", "web", "3"), ("stop", "web"), ("stop", "--all")):
         done = as_nobody(path, *change)
         assert done.returncode == ControlExit.DEGRADED, done.stdout
         assert "cannot let nobody (uid 65534" in done.stderr

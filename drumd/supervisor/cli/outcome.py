@@ -30,6 +30,7 @@ class Waiting:
         self._client = client
         self._progress = progress
         self._silent = silent
+        self._told: dict[str, str] = {}
 
     def wait(self, operations: Sequence[Document], ended: Show) -> None:
         """Call `ended` with each operation once it has ended, in the order that they were given.
@@ -50,8 +51,8 @@ class Waiting:
                 if self._progress.interactive:
                     self._show([latest[identity] for identity in left])
                 operation = next(news)
-                if not self._progress.interactive and not operation["final"]:
-                    self._show([operation])
+                if not self._progress.interactive:
+                    self._tell(operation)
                 latest[operation["id"]] = operation
         except KeyboardInterrupt:
             self._progress.clear()
@@ -84,6 +85,13 @@ class Waiting:
     def _show(self, operations: Sequence[Document]) -> None:
         if not self._silent:
             self._progress.show([_progress(each, self._progress) for each in operations])
+
+    def _tell(self, operation: Document) -> None:
+        """Write a line for a step, where none can be written over: what bars show has no words."""
+        text = _progress(operation, self._progress)
+        if not (self._silent or operation["final"] or self._told.get(operation["id"]) == text):
+            self._told[operation["id"]] = text
+            self._progress.line(text)
 
 
 def _follow(
@@ -144,6 +152,6 @@ def _progress(operation: Document, terminal: Terminal) -> str:
     state, reason = operation["state"], escape(operation["reason"])
     if reason == state:  # it waits, and there is no more to say
         return f"{head}{count}".rstrip() + f": {state}"
-    if state == "running" and reason.startswith(f"{done} of {total} "):
+    if terminal.interactive and state == "running" and reason.startswith(f"{done} of {total} "):
         return f"{head}{reason}"  # that says both
     return f"{head}{count}{state}: {reason}"
