@@ -65,7 +65,7 @@ def test_flags_of_serve_reach_their_keys(tmp_path: Path, monkeypatch: pytest.Mon
         return 0
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("drumd.supervisor.daemon.run_daemon", daemon)
+    monkeypatch.setattr("drumd.supervisor.running.run_daemon", daemon)
     flags = ["--preload", "--spares", "2", "--reload", "--startup-probe", "/healthz"]
     assert main(["serve", "app:app", "--workers", "2-8", *flags]) == 0
     (loaded,) = taken
