@@ -506,7 +506,7 @@ def test_a_daemon_that_goes_while_waited_for_is_4(daemon: Daemon) -> None:
 
 def test_stop_waits_until_the_daemon_is_gone(daemon: Daemon) -> None:
     """`drumctl stop` without a pool returns when the daemon's process has ended."""
-    done = daemon.ctl("stop", "--all")
+    done = daemon.ctl("stop")
     assert (done.returncode, done.stdout) == (0, f"drumd pid {daemon.process.pid} has stopped\n")
     assert not Path(f"/proc/{daemon.process.pid}/fd/0").exists()
     assert daemon.ctl("status").returncode == ControlExit.NOT_RUNNING
@@ -518,7 +518,6 @@ def test_stop_waits_until_the_daemon_is_gone(daemon: Daemon) -> None:
         (["restart", "wbe"], "there are web, model, slow, broken (did you mean 'web'?)"),
         (["restart", "web/7"], "there are slots 0 to 1"),
         (["restart", "web/x"], "write POOL, or POOL/SLOT"),
-        (["stop"], "name a pool (web, model, slow, broken), or say --all to stop drumd itself"),
         (["stop", "web", "--all"], "leave out one of them"),
         (["config", "dif"], "invalid choice: 'dif'"),
         (["scale", "web", "many"], "'many' is no whole number"),

@@ -98,8 +98,8 @@ COMMANDS = {
     ),
     "stop": Command(
         "stop a pool, or the daemon",
-        "Stop a pool: its workers finish their requests and go, its sockets stay. With --all the\n"
-        "daemon itself stops; with neither you are asked on a terminal, and refused elsewhere.",
+        "Stop a pool: its workers finish their requests and go, its sockets stay. Without a pool\n"
+        "drumd itself stops; on a terminal you are asked first, unless you say --all.",
         "drumctl stop web\ndrumctl stop --all",
         _stop_arguments,
         operating.stop,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from drumd.exitcodes import ControlExit
-from drumd.supervisor.cli.arguments import UsageError
 from drumd.supervisor.cli.call import Call
 from drumd.supervisor.cli.client import Client, ControlError
 from drumd.supervisor.cli.outcome import INTERRUPTED
@@ -17,7 +16,7 @@ from drumd.supervisor.observe.console import escape
 
 
 def stop_daemon(call: Call) -> int:
-    """End the daemon, if told so by `--all` or by whoever sits at the terminal."""
+    """End the daemon; who sits at a terminal and did not say `--all` is asked first."""
     if not call.given.all and not _confirmed(call):
         call.progress.line("nothing was stopped")
         return ControlExit.DEGRADED
@@ -29,13 +28,10 @@ def stop_daemon(call: Call) -> int:
 
 
 def _confirmed(call: Call) -> bool:
+    if not (sys.stdin.isatty() and call.progress.interactive):
+        return True  # a program means what it says
     status = call.client.get("/status")
     pools = ", ".join(pool["name"] for pool in status["pools"])
-    if not (sys.stdin.isatty() and call.progress.interactive):
-        raise UsageError(
-            f"cannot tell what to stop: name a pool ({pools}), or say --all to stop drumd itself "
-            "with all of them"
-        )
     sys.stderr.write(f"stop drumd (pid {status['pid']}) with all its pools ({pools})? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
