@@ -6,7 +6,6 @@ ones started, what is live counts at once, and last the pools whose workers woul
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from drumd.config.loading import Loaded
 from drumd.config.problems import ConfigInvalid
 from drumd.config.settings import PoolSettings, Settings
 from drumd.supervisor.admin.operator import (
-    MAX_QUEUED,
     Operation,
     Pending,
     RefusedError,
@@ -31,7 +29,8 @@ from drumd.supervisor.core.model import OperationKind, Pool
 from drumd.supervisor.owner import Owner
 from drumd.supervisor.pool.hands import Hands
 from drumd.supervisor.pool.specs import policy
-from drumd.supervisor.sockets.errors import AddressInUseError, ListenError
+from drumd.supervisor.reload_refusals import in_words, refuse_impossible
+from drumd.supervisor.sockets.errors import ListenError
 from drumd.wire.address import parse_address
 
 
@@ -119,7 +118,7 @@ class Reloader:
                 if name in self._hands:  # it may have ended meanwhile, if it was leaving
                     await self._hands[name].measure(template=wanted.pools[name].preload)
             # From here on nothing waits, so what was found possible stays so.
-            self._check(changes, rolling)
+            refuse_impossible(changes, rolling, self._loaded.settings, self._owner)
             opened = self._rebind(changes)
             operations, notes = self._begin(changes, wanted, opened, rolling, by)
             if only is None:
@@ -202,46 +201,6 @@ class Reloader:
         generation = self._hands[name].generations.get(self._owner.pools[name].generation)
         return generation is not None and generation.app_dir != _directory(settings)
 
-    # --- what may be done -----------------------------------------------------------------------
-
-    def _check(self, changes: Changes, rolling: Sequence[str]) -> None:
-        """Raise `RefusedError` for what could not be carried through."""
-        if self._owner.ended is not None:
-            raise RefusedError("cannot reload: drumd stops")
-        ending = self._owner.leaving
-        stopped = [pool.name for pool in changes.pools if pool.after is None]
-        for name in (*rolling, *(pool.name for pool in changes.pools if pool.before is None)):
-            if name in ending:
-                raise RefusedError(
-                    f"cannot reload: pool {name} is still ending since the config had it no more; "
-                    f"nothing has changed; reload again when `drumctl status` shows it no more"
-                )
-        for name in (*rolling, *stopped):
-            if len(self._owner.pools[name].operations) >= MAX_QUEUED:
-                raise RefusedError(
-                    f"cannot reload: {MAX_QUEUED} operations of pool {name} wait already; nothing "
-                    "has changed; cancel some with `drumctl cancel ID`"
-                )
-        self._check_addresses(changes)
-
-    def _check_addresses(self, changes: Changes) -> None:
-        """Refuse to move an address: the pool that has it still answers who is waiting there."""
-        holders = {
-            address: name
-            for name, pool in self._loaded.settings.pools.items()
-            for address in pool.bind
-        }
-        for pool in changes.pools:
-            for address in pool.opened:
-                holder = holders.get(address, pool.name)
-                if holder != pool.name:
-                    raise RefusedError(
-                        f"cannot reload: {address} would move from pool {holder} to pool "
-                        f"{pool.name}, and two pools cannot have it at a time; nothing has "
-                        f"changed; take it from {holder}, reload, give it to {pool.name}, and "
-                        "reload again: in between nobody answers there"
-                    )
-
     # --- what is done ---------------------------------------------------------------------------
 
     def _rebind(self, changes: Changes) -> dict[str, Pool]:
@@ -261,9 +220,7 @@ class Reloader:
         except ListenError as error:
             for step in reversed(undo):
                 step()
-            raise RefusedError(
-                f"cannot reload: {_ours(error) or error}; nothing has changed"
-            ) from error
+            raise RefusedError(f"cannot reload: {in_words(error)}; nothing has changed") from error
         return opened
 
     def _listen(self, name: str, settings: PoolSettings) -> None:
@@ -339,12 +296,3 @@ def _takes_effect(changes: Changes) -> bool:
     return bool(changes.pools) or any(
         change.effect is not Effect.RESTART for change in changes.supervisor
     )
-
-
-def _ours(error: ListenError) -> str:
-    """Return what to say when the address that is in use is in use by drumd itself."""
-    if not isinstance(error, AddressInUseError) or error.holder is None:
-        return ""
-    if error.holder.pid != os.getpid():
-        return ""
-    return f"{error.address} is still in use by a pool that lets go of it; reload again in a moment"
