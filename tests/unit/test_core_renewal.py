@@ -307,3 +307,16 @@ def test_worker_that_sigkill_does_not_end_does_not_block_its_slot() -> None:
         assert not starting(world)
         world.to_deadline()
     assert starting(world) == [3]
+
+
+def test_successor_that_fails_in_a_stopped_pool_is_not_waited_for() -> None:
+    """No deadline is left of a successor that ends after nobody wants its slot any more."""
+    world = World(size=1, policy=Policy(intensity=0)).begin()
+    world.pass_time(1.0)
+    due(world, 1)
+    world.to_deadline()
+    assert world.worker(2).state is WorkerState.STOPPING, "it was not ready in time"
+    world.submit(OperationKind.STOP)
+    world.exit(2, "killed by SIGKILL")
+    world.exit(1, "exit 0")
+    assert next_deadline(world.pool) is None

@@ -250,7 +250,7 @@ def settle(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered:
 def _leave_be(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) -> None:
     """Let the one worker that is left of two serve on; the next successor has to wait."""
     slot = replace(slot, reason=f"attempt {worker.attempt} ended: {reason}")
-    if cause in ASKED_FOR:
+    if cause in ASKED_FOR or not draft.wanted(slot):
         draft.put_slot(slot)
         return
     slot = replace(slot, unrenewed=slot.unrenewed + 1)

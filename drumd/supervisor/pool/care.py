@@ -226,7 +226,6 @@ class Care:
         description = _described(handle, status)
         if oom:
             description += " (probably by the kernel, out of memory)"
-        self._hear.ended(handle, description)
         self._post(
             Exited(
                 attempt=handle.attempt,
@@ -235,6 +234,8 @@ class Care:
                 answered=record.finished > handle.probed,
             )
         )
+        # After the template's own end, so that it is known when its forks turn out to have failed.
+        self._hear.ended(handle, description)
         self._clear_away_soon(handle)
 
     def _quote(self, handle: Handle) -> None:
