@@ -69,7 +69,8 @@ class Hands:
             case DumpStacks() | Terminate() | Kill():
                 handle = self.crew.handles.get(action.attempt)
                 if handle is None:
-                    self._starts.call_off(action.attempt)
+                    # Its stacks are asked for when its start takes too long, and only then.
+                    self._starts.call_off(action.attempt, late=isinstance(action, DumpStacks))
                 else:
                     _signal(handle, action)
 

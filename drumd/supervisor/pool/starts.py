@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from drumd.supervisor.core.actions import Spawn
-from drumd.supervisor.core.events import SpawnFailed
+from drumd.supervisor.core.events import Hung, SpawnFailed
 from drumd.supervisor.core.model import Kind
 from drumd.supervisor.pool.care import Care
 from drumd.supervisor.pool.crew import Crew
@@ -80,18 +80,20 @@ class Starts:
         """Whether every template has answered: a fork on its way is nobody's that can be kept."""
         return not self._pending
 
-    def call_off(self, attempt: int) -> bool:
-        """Give up a fork that no answer has come for yet; return False when there is none.
+    def call_off(self, attempt: int, *, late: bool) -> None:
+        """Give up a fork that no answer has come for yet, if there is one.
 
-        If the template forks it after all, it is killed at once.
+        If the template forks it after all, it is killed at once. A template that is `late` with it
+        is stuck, in a hook or a lock: it is of no use any more.
         """
         pending = self._pending.get(attempt)
-        if pending is None:
-            return False
-        if not pending.called_off:
-            pending.called_off = True
-            self._fail(attempt, "its template has not answered yet")
-        return True
+        if pending is None or pending.called_off:
+            return
+        pending.called_off = True
+        self._fail(attempt, "its template has not answered yet")
+        if late:
+            why = f"it did not answer the order to fork attempt {attempt} in time"
+            self._around.post(self._crew.pool, Hung(attempt=pending.template.attempt, why=why))
 
     def answered(self, message: Forked | ForkFailed) -> None:
         """Take a template's answer: the worker is a child of ours by now, or there is none."""
