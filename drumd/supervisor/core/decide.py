@@ -3,7 +3,16 @@
 from dataclasses import dataclass, replace
 
 from drumd.exitcodes import DaemonExit
-from drumd.supervisor.core import ending, lifecycle, operations, places, renewal, scaling, slots
+from drumd.supervisor.core import (
+    ending,
+    lifecycle,
+    operations,
+    places,
+    renewal,
+    scaling,
+    slots,
+    whole,
+)
 from drumd.supervisor.core.actions import Action, EndDaemon
 from drumd.supervisor.core.draft import Draft, Moment
 from drumd.supervisor.core.events import (
@@ -64,7 +73,7 @@ def _take_in(draft: Draft, event: Event) -> None:
         case TimePassed():
             _look_at_deadlines(draft)
         case Began():
-            operations.start_pool(draft, "drumd started")
+            whole.start(draft, "drumd started")
         case Submitted(operation=operation):
             operations.submit(draft, operation)
         case Cancelled(operation_id=operation_id, by=by):
@@ -93,13 +102,13 @@ def _look_at_deadlines(draft: Draft) -> None:
 def _reconfigure(draft: Draft, event: Reconfigured) -> None:
     draft.change(policy=event.policy)
     if event.size is not None and event.size != draft.pool.size:
-        operations.scale_pool(draft, event.size, "the config says so")
+        whole.scale(draft, event.size, "the config says so")
 
 
 def _shut_down(draft: Draft, event: ShutdownRequested) -> None:
     operations.cancel_all(draft, "drumd stops")
     draft.change(closing=True)
-    operations.stop_pool(draft, Cause.SHUTDOWN, event.reason)
+    whole.stop(draft, Cause.SHUTDOWN, event.reason)
     if not event.at_once:
         return
     for worker in list(draft.pool.workers.values()):

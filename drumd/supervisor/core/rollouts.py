@@ -162,6 +162,13 @@ def abort(draft: Draft, why: str) -> None:
             ending.retire(draft, worker, Cause.ROLLOUT, text)
 
 
+def call_off(draft: Draft, operation: Operation, by: str) -> None:
+    """Abort the rollout that an operation had begun."""
+    rollout = draft.pool.rollout
+    if rollout is not None and rollout.operation == operation.id:
+        abort(draft, f"cancelled by {by}")
+
+
 def supersede(draft: Draft, operation: Operation) -> OperationState:
     """Let go of a running reload for the sake of a later one; return how it ended."""
     rollout = draft.pool.rollout

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from drumd.supervisor.core import operations
+from drumd.supervisor.core import whole
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import LoadSeen, Scaling
@@ -66,7 +66,7 @@ def _shrink(draft: Draft, scaling: Scaling, busy: float) -> None:
 
 def _step(draft: Draft, size: int, why: str) -> None:
     draft.change(load=LoadSeen(changed_at=draft.now))
-    operations.scale_pool(draft, size, why, forgive=False)
+    whole.scale(draft, size, why, forgive=False)
 
 
 def _since(known: float | None, now: float) -> float:
