@@ -2,6 +2,8 @@
 
 VENV ?= .venv
 PYTHON ?=
+# Most tests wait for processes: two at a time take little more than half as long.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 MODEL := examples/diabetes/model.joblib
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -24,7 +26,7 @@ serve: $(VENV)/.serve $(MODEL)
 	@exec $(BIN)/drumd serve app_fastapi:app --app-dir examples/diabetes --workers 2 --bind 127.0.0.1:8080
 
 test: lint $(MODEL)
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check

@@ -228,7 +228,7 @@ def test_a_reload_that_is_interrupted_goes_on(configure: Configure, releases: Re
     served = configure(web={})
     releases.deploy("2", "sleep:2")
     with drumctl_running(served.daemon, "reload") as first:
-        wait_until(lambda: starting(served), what="a new worker")
+        read_line(first.stderr, "0 of 1 on generation 2")  # it waits for the outcome by now
         first.send_signal(signal.SIGINT)
         read_line(first.stderr, "web-1 goes on without you")
         assert first.wait(CAP) == 130
