@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.gasgi import ASGIWorker
 
 from drumd.workers.adoption import Adoptions
+from drumd.workers.collector import calm
 from drumd.workers.gunicorn_asgi_protocol import Protocol
 from drumd.workers.gunicorn_worker import Supervised
 from drumd.workers.handover import Handover
@@ -36,13 +36,6 @@ CLOSE_PATIENCE = 2.0
 """Seconds for a client to end TLS after we did; asyncio gives it 30, which a drain waits for."""
 CANCEL_PATIENCE = 1.0
 """Seconds for tasks to end once they are cancelled."""
-OLD_GC_THRESHOLD = 700
-GC_THRESHOLD = 2000
-"""New objects at which the garbage collector starts: CPython's default before 3.13, and since.
-
-Some thirty requests at once are more than 700 objects. So each batch that the loop takes from its
-clients started a collection, which found nothing and took 5 % of the worker's time.
-"""
 
 
 class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
@@ -104,7 +97,7 @@ class Asgi(Supervised, ASGIWorker):  # type: ignore[misc]  # untyped gunicorn
             # Told to leave before it is ready: there are no requests, so nothing is waited for.
             if not await self._unless_leaving(lifespan.startup()):
                 return
-            _calm_collector()
+            calm()
             self.orders.ready()
             await self._unless_leaving(self._steer())
             await self._release()
@@ -281,10 +274,3 @@ async def _cancel_all() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=CANCEL_PATIENCE)
-
-
-def _calm_collector() -> None:
-    """Let the collector start as seldom as CPython 3.13's does, unless the app has set it."""
-    first, *others = gc.get_threshold()
-    if first == OLD_GC_THRESHOLD:
-        gc.set_threshold(GC_THRESHOLD, *others)

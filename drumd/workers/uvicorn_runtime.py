@@ -19,6 +19,7 @@ from uvicorn.server import Server
 from drumd.wire.handover import Note
 from drumd.wire.spec import WorkerSpec
 from drumd.workers.adoption import Adoptions
+from drumd.workers.collector import calm
 from drumd.workers.failures import format_traceback, own_frames
 from drumd.workers.handover import Handover
 from drumd.workers.orders import IGNORED_SIGNALS, LEAVE_SIGNALS, Orders
@@ -94,6 +95,7 @@ class WorkerServer(Server):
     async def main_loop(self) -> None:
         """Say that the worker is ready, and do what it is told until it is to leave."""
         self._beats = asyncio.create_task(self._beat())
+        calm()
         self._take_signals()
         asyncio.get_running_loop().add_reader(self._orders.fileno(), self._read_orders)
         self._orders.ready()
