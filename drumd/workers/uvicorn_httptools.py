@@ -4,6 +4,7 @@ The one parser that most use, so what is called for each request is written out 
 super() and a timer a request would cost as much as the instruments do.
 """
 
+import asyncio
 from time import monotonic
 from typing import Any
 
@@ -20,6 +21,7 @@ class _Cycle(MeteredCycle, httptools_impl.RequestResponseCycle):
 
 httptools_impl.RequestResponseCycle = _Cycle  # type: ignore[misc]
 _uvicorns_on_headers_complete = httptools_impl.HttpToolsProtocol.on_headers_complete
+_uvicorns_start_asgi_task = httptools_impl.HttpToolsProtocol._start_asgi_task  # noqa: SLF001 - ours calls it
 
 
 class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
@@ -30,6 +32,30 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
 
     last: Any = None
     """The cycle after which a drain is to close the connection."""
+
+    task: asyncio.Task[None] | None = None
+    """The newest request's. It is among uvicorn's `tasks` only if it outlives that."""
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Start a request's task as uvicorn 0.54 does, without a callback at the end of each."""
+        if self.limit_concurrency is not None or self.config.reset_contextvars:
+            _uvicorns_start_asgi_task(self, cycle, app)
+            return
+        self._let_outlive()
+        self.task = self.loop.create_task(cycle.run_asgi(app))
+
+    def _let_outlive(self) -> None:
+        """Hold the task of the request before, if it goes on, until its end: nobody else does."""
+        task = self.task
+        if task is not None and not task.done():
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection; what the app does after its answer goes on."""
+        super().connection_lost(exc)
+        self._let_outlive()
+        self.task = None
 
     def on_headers_complete(self) -> None:
         """Begin a request; an upgrade to a websocket is none and makes no cycle."""
