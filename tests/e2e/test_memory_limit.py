@@ -23,8 +23,8 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 """
-ENTER = 'echo $$ > "$0" && exec "$@"'
-"""Has a shell enter the cgroup whose `cgroup.procs` is its $0, and become the command."""
+ENTER = 'echo $$ > "$0" && "$@"; exit $?'
+"""Has a shell enter the cgroup whose `cgroup.procs` is its $0, and run the command in it."""
 
 
 @pytest.fixture
