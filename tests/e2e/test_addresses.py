@@ -12,8 +12,7 @@ import pytest
 
 from drumd.exitcodes import DaemonExit
 from tests.e2e.daemon import APPS, Daemon, free_port
-from tests.e2e.served import Served
-from tests.waiting import wait_until
+from tests.e2e.served import Served, wait_gone
 
 Start = Callable[..., Daemon]
 Serve = Callable[..., Served]
@@ -99,7 +98,7 @@ def test_port_is_free_again_at_once(serve: Serve) -> None:
             assert client.recv(9) == b"HTTP/1.1 "
             end(served)
             served.wait_exit()
-            wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), what="the worker gone")  # type: ignore[misc]
+            wait_gone([pid])
 
 
 @pytest.mark.parametrize(
