@@ -66,7 +66,7 @@ $(MODEL): examples/diabetes/train.py | $(VENV)/.serve
 # dev first: serve then takes the versions that the tests ran with.
 lock: $(BIN)/python
 	@$(PIP_INSTALL) uv
-	@$(COMPILE) $(UPGRADE) pyproject.toml --extra example --extra gevent --extra reload --group dev -o requirements/dev.txt
+	@$(COMPILE) $(UPGRADE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra example --extra reload --group build -c requirements/dev.txt -o requirements/serve.txt
 
 clean:

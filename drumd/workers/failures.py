@@ -4,11 +4,11 @@ import contextlib
 import os
 from types import TracebackType
 
+from drumd.errors import PlainError
 from drumd.wire.messages import Failed
 from drumd.wire.scoreboard import ScoreboardError
 from drumd.wire.spec import SpecError
 from drumd.workers.process import ProcessError
-from drumd.workers.runtime import AppError
 
 _OURS = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs start time here
 _IMPORT_MACHINERY = "<frozen importlib"
@@ -16,7 +16,7 @@ _IMPORT_MACHINERY = "<frozen importlib"
 
 def failed(doing: str, error: BaseException) -> Failed:
     """Describe `error`, met while `doing` (such as `import shop:app`)."""
-    if isinstance(error, AppError):
+    if isinstance(error, PlainError):
         return Failed(error=str(error), traceback=error.traceback)
     if isinstance(error, ProcessError | ScoreboardError | SpecError):
         return Failed(error=str(error))

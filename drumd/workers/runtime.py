@@ -3,22 +3,15 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from drumd.errors import PlainError
 from drumd.wire.messages import Interface
 from drumd.wire.spec import WorkerSpec
 from drumd.workers.control import Control
 from drumd.workers.meter import Meter
 
 
-class AppError(Exception):
-    """cannot load the app.
-
-    The message says all that the user needs, so no traceback is shown but the one given here: the
-    app's own, where there is one.
-    """
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
+class AppError(PlainError):
+    """cannot load the app."""
 
 
 class App(NamedTuple):

@@ -1,0 +1,1 @@
+"""The model server: it serves one model directory, with equal answers from Flask and FastAPI."""

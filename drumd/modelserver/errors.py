@@ -1,0 +1,37 @@
+"""What goes wrong between a client, a model's hooks, and this server."""
+
+from http import HTTPStatus
+
+from drumd.errors import PlainError
+
+
+class LoadError(PlainError):
+    """cannot load the model."""
+
+    final = True
+
+
+class RequestError(Exception):
+    """cannot answer the request.
+
+    The message is for the client, and says what is expected; `status` is the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class HookError(Exception):
+    """cannot answer: a hook raised, or returned what does not fit.
+
+    The message names the hook, and is for the client as well; the cause carries the traceback,
+    which only the log shows. `status` is 500, or what the model asked for.
+    """
+
+    def __init__(
+        self, hook: str, message: str, status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    ) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.status = status
