@@ -46,8 +46,6 @@ class Parameters:
 
     by_name: Mapping[str, Parameter]
     problems: tuple[Problem, ...]
-    digests: tuple[str, ...] = ()
-    """Of the files that were read."""
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """Return the value of a parameter, or `otherwise` where it has none."""
@@ -81,8 +79,7 @@ def read_parameters(sayings: Sayings, metadata: Metadata, directory: Path) -> Pa
             problems.append(problem)
         if parameter is not None:
             found[name] = parameter
-    digests = tuple(each.digest for each in (metadata.file, file) if each.digest)
-    return Parameters(by_name=found, problems=tuple(problems), digests=digests)
+    return Parameters(by_name=found, problems=tuple(problems))
 
 
 def _file(sayings: Sayings, directory: Path) -> YamlFile:
@@ -188,7 +185,7 @@ def _value(name: str, said: _Said, definition: Definition | None) -> Any:
 def _typed_value(said: _Said, definition: Definition | None) -> Any:
     kind = parameter_type(said.type)
     if kind is None:
-        raise ValueError("; ".join(("has a type that " + unknown_type(said.type)[0],)))
+        raise ValueError(f"has a type that {unknown_type(said.type)[0]}")
     if definition is not None and definition.type is not kind:
         raise ValueError(f"is said to be a {kind}, and defined as a {definition.type}")
     return checked(said.value, kind)

@@ -14,7 +14,7 @@ class Sayings:
 
     def get(self, variable: str) -> tuple[str, str] | None:
         """Return what is said and where; None for nothing, and for an empty variable."""
-        if variable in self.flags:
+        if self.flags.get(variable):
             return self.flags[variable], f"flag --{variable.lower().replace('_', '-')}"
         said = self.environ.get(variable)
         return (said, f"environment {variable}") if said else None
