@@ -87,6 +87,8 @@ class Failed(Document):
 
     error: str
     traceback: str = ""
+    final: bool = False
+    """Another try would end in the same way."""
 
 
 # --- what the supervisor says -------------------------------------------------------------------
