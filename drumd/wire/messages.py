@@ -127,7 +127,7 @@ class TakeOver(Document):
     """
 
     attempt: int
-    """Whose connections they are; 0 for one of the supervisor's own (a probe)."""
+    """Whose connections they are."""
 
 
 class Fork(Document):
