@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,9 @@ def _check(given: argparse.Namespace) -> int:
 
     def show(loaded: "Loaded") -> int:
         from drumd.config.check import render  # noqa: PLC0415 - as in _with_config
+        from drumd.config.versions import too_old  # noqa: PLC0415 - as in _with_config
 
+        loaded = replace(loaded, warnings=[*loaded.warnings, *too_old()])
         sys.stdout.write(render(loaded, color=_colours(sys.stdout.isatty())))
         sys.stdout.flush()
         return DaemonExit.STOPPED
