@@ -72,6 +72,10 @@ def _values(parameter: Known, value: Any) -> tuple[Any, ...]:
     """Return the value of each of its keys."""
     if parameter.name == known.UVICORN_WORKER_CLASS:
         return _BY_WORKER_CLASS[value]
+    if parameter.name == known.UVICORN_CONNECTIONS:
+        # uvicorn 0.54: what comes on a connection is refused when there are `limit_concurrency`,
+        # the one that it comes on included.
+        return (value + 1,)
     if parameter.keys == ("recycle.max_requests",):
         return (value or None,)  # 0: never
     return (value,) * len(parameter.keys)

@@ -25,6 +25,7 @@ MAX_BODY = "DRUM_MAX_REQUEST_SIZE"
 BACKEND_HOST = "OPENAI_HOST"
 BACKEND_PORT = "OPENAI_PORT"
 UVICORN_WORKER_CLASS = "DRUM_UVICORN_WORKER_CLASS"
+UVICORN_CONNECTIONS = "DRUM_UVICORN_WORKER_CONNECTIONS"
 
 PLAIN_VARIABLES = frozenset({BACKEND_HOST, BACKEND_PORT})
 """Parameters that are also taken from environment variables of that very name."""
@@ -160,7 +161,8 @@ def _of_server(server: str, prefix: str, worker_class: Known) -> tuple[Known, ..
             server=server,
             meaning="connections that a worker has open at once"
             if server == "gunicorn"
-            else "connections or requests that a worker has at once; more are answered with 503",
+            else "connections that a worker has open at once; on more of them it answers with 503 "
+            "(the key is set to one more, since uvicorn counts the one that it refuses)",
         ),
         Known(
             name=f"{prefix}LOG_LEVEL",

@@ -12,7 +12,7 @@ from drumd.config.layers import Layer, LayerBuilder, pool_tables
 from drumd.config.modelserver.command import POOL, ModelServer
 from drumd.config.modelserver.directory import refuse_directory
 from drumd.config.modelserver.keys import digest, keys_of
-from drumd.config.modelserver.known import KNOWN
+from drumd.config.modelserver.known import KNOWN, SERVER_TYPE, WORKERS
 from drumd.config.modelserver.metadata import CODE_DIR
 from drumd.config.modelserver.packages import missing_packages
 from drumd.config.modelserver.parameters import FILE, PREFIX
@@ -111,6 +111,7 @@ class _Reader:
             if not missing or "." not in key or not key.startswith(choice.server.runtime):
                 self.parameters.put(_path(key), value, origin)
         if choice.server is FLASK:
+            self._warn_of_flask(choice)
             self._one_process(reading, choice)
         self._environment(sayings, reading)
 
@@ -162,11 +163,22 @@ class _Reader:
             origin = f"flag {flag_of(name)}" if name in self.server.flags else _HERE
             self.settled.put((*_path("environment"), name), value, origin)
 
+    def _warn_of_flask(self, choice: Choice) -> None:
+        self.warnings.append(
+            Problem(
+                key=SERVER_TYPE,
+                value=choice.server.name,
+                message="is Werkzeug's development server",
+                suggestion="set it to gunicorn or fastapi to serve others",
+                origin=choice.origin,
+            )
+        )
+
     def _one_process(self, reading: Reading, choice: Choice) -> None:
         """Have one worker, and warn where more are asked for."""
         said = [(layer, _workers_in(layer)) for layer in self.others]
         more = [(value, layer.origin_of(_path("workers"))) for layer, value in said if value]
-        asked = reading.parameters.by_name.get("CUSTOM_MODEL_WORKERS")
+        asked = reading.parameters.by_name.get(WORKERS)
         if asked is not None:
             more.append((asked.value, asked.origin))
         self.settled.put(_path("workers"), 1, choice.origin)
@@ -177,7 +189,7 @@ class _Reader:
                         key=".".join(_path("workers")),
                         value=value,
                         message="has no effect: the server type flask is one process",
-                        suggestion="set DRUM_SERVER_TYPE to gunicorn or fastapi",
+                        suggestion=f"set {SERVER_TYPE} to gunicorn or fastapi",
                         origin=origin,
                     )
                 )
