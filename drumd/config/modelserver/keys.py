@@ -11,16 +11,17 @@ from drumd.config.modelserver.parameters import Parameters, origin_of
 from drumd.config.modelserver.server_type import Server
 from drumd.config.modelserver.target import Target
 
-_LIVE = frozenset(
+_READ_BY_WORKERS = frozenset(
     {
-        "workers",
-        "start_timeout",
-        "grace_period",
-        "recycle.max_requests",
-        "recycle.max_requests_jitter",
+        known.THREADS,
+        known.QUEUE,
+        known.REQUEST_TIMEOUT,
+        known.MAX_BODY,
+        known.BACKEND_HOST,
+        known.BACKEND_PORT,
     }
 )
-"""Keys that the supervisor alone reads, and that count without new workers."""
+"""Known parameters that are in `ModelSettings`; the others are the supervisor's."""
 
 _BY_WORKER_CLASS = {
     "auto": ("auto", "auto"),
@@ -51,7 +52,7 @@ def digest(parameters: Parameters, target: Target) -> str:
     values = {
         name: parameter.value
         for name, parameter in parameters.by_name.items()
-        if name not in KNOWN or not _LIVE.issuperset(KNOWN[name].keys) or not KNOWN[name].keys
+        if name not in KNOWN or name in _READ_BY_WORKERS
     }
     said = json.dumps(
         [values, target.type, target.labels, target.name], default=str, sort_keys=True

@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from drumd.config.modelserver.definitions import range_in_words
@@ -12,12 +13,13 @@ from drumd.config.modelserver.known import TABLE, Known
 BEGIN = "<!-- table: written by `python -m drumd.config.modelserver.reference`, not by hand -->"
 END = "<!-- end of table -->"
 
-_HEAD = "| parameter | type | range | default | key of the pool | meaning |\n|---|---|---|---|---|---|\n"
+_COLUMNS = ("parameter", "type", "range", "default", "key of the pool", "meaning")
 
 
 def markdown() -> str:
     """Return all known parameters as a Markdown table."""
-    return _HEAD + "\n".join(map(_row, TABLE)) + "\n"
+    rows = [_line(_COLUMNS), "|" + "---|" * len(_COLUMNS), *map(_row, TABLE)]
+    return "\n".join(rows) + "\n"
 
 
 def with_reference(document: str) -> str:
@@ -31,6 +33,10 @@ def _row(known: Known) -> str:
     default = known.default if known.default == "not set" else f"`{known.default}`"
     keys = ", ".join(f"`{key}`" for key in known.keys) or "none"
     cells = (f"`{known.name}`", str(known.type), _range(known), default, keys, known.meaning)
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
