@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumd.config import kinds
@@ -49,6 +49,14 @@ def defined(*lines: str) -> str:
 
 def said(kind: str, payload: object) -> str:
     return json.dumps({"type": kind, "payload": payload})
+
+
+def deep(levels: int) -> dict[str, Any]:
+    """Return a mapping in a mapping, and so on."""
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
 
 
 def problems(parameters: Parameters) -> list[str]:
@@ -119,6 +127,7 @@ def test_a_variable_may_say_its_type(model: Path, kind: str, payload: object) ->
         ("numeric", True, "must be a number"),
         ("credential", SECRET, "must be a mapping"),
         ("deployment", 4, "must be a string, the id of a deployment"),
+        ("credential", deep(600), "must be a mapping that is not nested as deep"),
         ("number", 4, "must be one of string, boolean, numeric, credential, deployment"),
     ],
 )
@@ -131,6 +140,7 @@ def test_a_payload_must_be_of_its_type(model: Path, kind: str, payload: object, 
     assert SECRET not in problem
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0"), max_size=60))
 def test_no_text_is_refused(text: str) -> None:
     """Whatever an undefined parameter's text is, it has a value, and JSON says it again."""
@@ -138,6 +148,7 @@ def test_no_text_is_refused(text: str) -> None:
     assert plain(json.dumps(value)) == value or isinstance(value, str)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()
@@ -152,6 +163,7 @@ def test_json_is_read_as_it_is_written(value: object) -> None:
     assert plain(json.dumps(value)) == value
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*KNOWN, "P", "X"]),
@@ -237,6 +249,7 @@ def test_a_definition_says_what_a_text_means(
         (["type: string", "allowEmpty: false"], "P: ''", "must not be empty"),
         (["type: numeric", "allowEmpty: false"], "P:", "P (params.yaml:1): must not be empty"),
         (["type: credential", "allowEmpty: false"], "P: {}", "must not be empty"),
+        (["type: credential"], "P: &a {b: *a}", "it is no YAML: found unconstructable recursive"),
         (["type: credential"], f"P: {SECRET}", "P = '***' (params.yaml:1): must be a mapping"),
     ],
 )
@@ -374,6 +387,7 @@ def test_a_missing_file_is_told(model: Path) -> None:
         assert told in str(problem)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_random_bytes_are_no_crash(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
@@ -525,6 +539,7 @@ def test_a_credential_does_not_show_itself(model: Path) -> None:
     assert "***" in repr(value)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text(min_size=4), min_size=1))
 def test_no_value_of_a_credential_is_shown(values: dict[str, Any]) -> None:
     """Only the keys of a credential are in what it shows."""

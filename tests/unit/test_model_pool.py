@@ -400,6 +400,20 @@ def test_no_credential_is_shown(model: Model) -> None:
     assert '"***"' in told
 
 
+# --- packages -----------------------------------------------------------------------------------
+
+
+def test_a_directory_is_no_package(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package may come with the model; a directory of its name, with templates say, is none."""
+    monkeypatch.setattr("sys.path", [])
+    monkeypatch.setattr("sys.path_importer_cache", {})
+    (model.directory / "flask").mkdir()
+    assert "cannot serve: flask, werkzeug are not installed" in model.refused()
+    model.write("flask/__init__.py")
+    model.write("werkzeug.py")
+    assert "werkzeug" not in model.refused()
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumd.config.modelserver.invalid import ModelSettingsInvalid
@@ -283,6 +283,7 @@ SAID = (
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(SAID),

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from drumd.config.kinds import Workers
 from drumd.config.layers import Layer, LayerBuilder, pool_tables
 from drumd.config.modelserver.command import POOL, ModelServer
 from drumd.config.modelserver.directory import refuse_directory
@@ -176,13 +179,19 @@ class _Reader:
 
     def _one_process(self, reading: Reading, choice: Choice) -> None:
         """Have one worker, and warn where more are asked for."""
-        said = [(layer, _workers_in(layer)) for layer in self.others]
-        more = [(value, layer.origin_of(_path("workers"))) for layer, value in said if value]
+        said = [
+            (value, layer.origin_of(_path("workers")))
+            for layer in self.others
+            for value in [_workers_in(layer)]
+            if value is not None
+        ]
         asked = reading.parameters.by_name.get(WORKERS)
         if asked is not None:
-            more.append((asked.value, asked.origin))
+            said.append((asked.value, asked.origin))
+        if not all(_is_count(value) for value, _ in said):
+            return  # what is no number of workers is told by whoever reads the pool's settings
         self.settled.put(_path("workers"), 1, choice.origin)
-        for value, origin in more[:1]:
+        for value, origin in said[:1]:
             if str(value) != "1":
                 self.warnings.append(
                     Problem(
@@ -237,6 +246,14 @@ def _variables(layers: Sequence[Layer]) -> dict[str, str]:
 
 def _workers_in(layer: Layer) -> Any:
     return dict(pool_tables(layer.data)).get(POOL, {}).get("workers")
+
+
+def _is_count(value: Any) -> bool:
+    try:
+        TypeAdapter(Workers).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _unknown_parameters(reading: Reading) -> Iterator[Problem]:
