@@ -145,7 +145,6 @@ WSGI = {"flask", "werkzeug", "gunicorn"}
     ("said", "runtime", "has", "lacks"),
     [
         ("", "flask", {"flask", "werkzeug"}, {*ASGI, "gunicorn"}),
-        ("Flask", "flask", {"flask", "werkzeug"}, {*ASGI, "gunicorn"}),
         ("GUNICORN", "gunicorn", {"flask", "gunicorn"}, ASGI),
         ("fastapi", "uvicorn", ASGI, WSGI),
         ("Uvicorn", "uvicorn", ASGI, WSGI),
@@ -498,5 +497,4 @@ def test_worker_connections_bound_uvicorn(server: Serve) -> None:
     with served.web.connect() as first:
         assert first.get("/ping").status == 200
         assert served.ask("GET", "/ping")[0] == 503
-        assert first.get("/ping").status in (200, 503)
     wait_until(lambda: served.ask("GET", "/ping")[0] == 200, what="an answer once it is alone")

@@ -1,5 +1,8 @@
 """The command line of `drumd server`, up to the daemon itself."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.exitcodes import DaemonExit
 from drumd.supervisor.cli.drumd import main
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -156,6 +161,30 @@ def test_a_config_file_adds_pools(loaded: list[Loaded]) -> None:
     assert set(without.settings.pools) == {"model"}
     assert set(found.settings.pools) == {"model", "web"}
     assert found.settings.pools["model"].keepalive == 5
+
+
+@pytest.mark.parametrize("server_type", ["flask", "gunicorn", "fastapi"])
+def test_the_supervisor_imports_no_server(tmp_path: Path, server_type: str) -> None:
+    """What `drumd server` imports to find all it needs is none of the frameworks and servers."""
+    (tmp_path / "custom.py").write_text("raise SystemExit('the supervisor imports no model')")
+    code = (
+        "import sys\nfrom drumd.config.loading import Sources\n"
+        "from drumd.config.modelserver.command import ModelServer\n"
+        "said = {'TARGET_TYPE': 'anomaly', 'MLOPS_RUNTIME_PARAM_DRUM_SERVER_TYPE': sys.argv[1]}\n"
+        "server = ModelServer(code_dir='.')\n"
+        "Sources(flags={}, environ=said, config=None, model_server=server).load()\n"
+        "import drumd.supervisor.running\nprint(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, server_type],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    servers = {"flask", "werkzeug", "gunicorn", "fastapi", "starlette", "uvicorn", "pandas"}
+    assert servers & set(done.stdout.split()) == set()
 
 
 @pytest.mark.parametrize(
