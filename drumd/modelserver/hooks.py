@@ -1,4 +1,4 @@
-"""The functions of a model directory's custom.py: finding them, and checking how they are called."""
+"""The functions of a model directory's custom.py: finding them, and how they are called."""
 
 import difflib
 import importlib.util
