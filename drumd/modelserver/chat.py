@@ -30,7 +30,7 @@ def answer(loaded: Loaded, params: Any, **kwargs: Any) -> dict[str, Any] | Itera
     runner, hook = loaded.runner, loaded.hooks[_HOOK]
     started = time.perf_counter()
     try:
-        returned = runner.guarded(_HOOK, hook, params, loaded.model, **kwargs)
+        returned = runner.guarded(_HOOK, hook, params, loaded.model, **({"headers": {}} | kwargs))
         if is_streamed and _is_stream(returned):
             return Chunks(runner, returned, started)
         completion = _checked_completion(runner.guarded(_HOOK, _plain, returned), returned)

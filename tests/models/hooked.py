@@ -139,7 +139,7 @@ MOODS = (
     "own status",
     "starlette",
     "werkzeug",
-    "nan",
+    "not a number",
     "text",
     "too few",
     "two columns",
@@ -175,7 +175,7 @@ def moody(directory: Path) -> Built:
                     from werkzeug.exceptions import Conflict
 
                     raise Conflict("another has it")
-                case "nan":
+                case "not a number":
                     return [float("nan")] * len(data)
                 case "text":
                     return ["three"] * len(data)

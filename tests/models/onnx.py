@@ -14,9 +14,12 @@ def onnx_regression(directory: Path, *, columns: bool = False) -> Built:
     """Build a regression of diabetes; with `columns`, each is an input of its own."""
     from sklearn.datasets import load_diabetes
     from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     data, target = load_diabetes(return_X_y=True, as_frame=True)
-    _convert(LinearRegression().fit(data, target), data, directory, columns=columns)
+    model = make_pipeline(StandardScaler(), LinearRegression()).fit(data, target)
+    _convert(model, data, directory, columns=columns)
     return tabular(directory, Target(TargetType.REGRESSION), data.head(ROWS))
 
 
