@@ -67,7 +67,7 @@ class Checker:
         if self._target.type is TargetType.TEXT_GENERATION:
             values: list[Any] = self._texts(hook, frame[column])
         else:
-            values = self._numbers(hook, frame[[column]])[:, 0].tolist()
+            values = self._numbers(hook, _only(frame, column))[:, 0].tolist()
         return Predictions(values, _extra(frame, {column}))
 
     def _labelled(self, hook: str, frame: pd.DataFrame) -> Predictions:
@@ -84,8 +84,10 @@ class Checker:
             unexpected = [name for name in names if name not in found]
             also = f" and has {quoted(unexpected)} instead" if unexpected else ""
             self._fail(hook, f"returned no column for {quoted(missing)}{also}")
-        column_of = {label: column for column, label in found.items()}
-        matrix = self._probabilities(hook, frame[[column_of[label] for label in labels]])
+        # Of all columns at once, and put in order then: to select columns is slow in pandas.
+        of_labels = frame if len(found) == len(names) else frame[list(found)]
+        place = {found[name]: index for index, name in enumerate(of_labels.columns)}
+        matrix = self._probabilities(hook, of_labels)[:, [place[label] for label in labels]]
         if self._target.type is not TargetType.MULTILABEL:
             self._check_sums(hook, matrix)
         return Predictions(_rows(labels, matrix), _extra(frame, set(found)))
@@ -190,6 +192,10 @@ class Checker:
                 return f"expected one column of texts, or one called {self._target.name!r}"
             case _:
                 return f"expected one column of numbers, or one called {self._target.name!r}"
+
+
+def _only(frame: pd.DataFrame, column: Any) -> pd.DataFrame:
+    return frame if len(frame.columns) == 1 else frame[[column]]
 
 
 def _rows(labels: Sequence[str], matrix: Any) -> list[Any]:
