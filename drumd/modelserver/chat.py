@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from drumd.modelserver.directory import Loaded
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.running import Runner, cannot
+from drumd.modelserver.shown import kind_of, some_of
 
 _HOOK = "chat"
 _MODELS_HOOK = "get_supported_llm_models"
@@ -68,7 +69,7 @@ def _described_model(each: Any) -> dict[str, Any]:
 def _no_models(returned: Any) -> NoReturn:
     raise HookError(
         _MODELS_HOOK,
-        f"{cannot(_MODELS_HOOK)} returned a {type(returned).__name__}; "
+        f"{cannot(_MODELS_HOOK)} returned {kind_of(returned)}; "
         'expected a list of names, or {"data": [{"id": …}, …]}',
     )
 
@@ -179,8 +180,8 @@ def _checked_completion(completion: Any, returned: Any) -> dict[str, Any]:
 
 def _kind(returned: Any) -> str:
     if isinstance(returned, dict):
-        return f"a dict with {', '.join(map(str, returned)) or 'nothing in it'}"
-    return f"a {type(returned).__name__}"
+        return f"a dict with {some_of(list(returned)) or 'nothing in it'}"
+    return kind_of(returned)
 
 
 def _as_chunk(completion: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from drumd.modelserver.labels import assigned, matched
 from drumd.modelserver.payload import Predictions
 from drumd.modelserver.plain import plain_column
 from drumd.modelserver.running import cannot
-from drumd.modelserver.shown import quoted, short, some_of
+from drumd.modelserver.shown import kind_of, quoted, short, some_of
 
 _DEFAULT_NAME = "Predictions"
 _SUM_TOLERANCE = 1e-3
@@ -49,9 +49,9 @@ class Checker:
             try:
                 array = np.asarray(returned)
             except (ValueError, TypeError) as error:
-                self._fail(hook, f"returned {_kind(returned)} that is no table: {error}")
+                self._fail(hook, f"returned {kind_of(returned)} that is no table: {error}")
             return self._named(hook, array)
-        return self._fail(hook, f"returned {_kind(returned)}")
+        return self._fail(hook, f"returned {kind_of(returned)}")
 
     def predictions(self, hook: str, returned: Any, rows: int | None) -> Predictions:
         """Return checked predictions for `rows` rows (None: unknown); raise `HookError`."""
@@ -116,6 +116,8 @@ class Checker:
             )
 
     def _numbers(self, hook: str, frame: pd.DataFrame) -> Any:
+        if any(dtype.kind == "c" for dtype in frame.dtypes):  # numpy would drop what is imaginary
+            self._not_numbers(hook, frame)
         try:
             matrix = frame.to_numpy(dtype=float)
         except (ValueError, TypeError):
@@ -163,7 +165,7 @@ class Checker:
         if array.ndim == 1:
             array = array.reshape(-1, 1)
         if array.ndim != _TWO_DIMENSIONS:
-            self._fail(hook, f"returned {_kind(array)} of {array.ndim} dimensions")
+            self._fail(hook, f"returned {kind_of(array)} of {array.ndim} dimensions")
         columns = array.shape[1]
         if not self._target.type.has_labels:
             names = [self._target.name]
@@ -206,7 +208,3 @@ def _extra(frame: pd.DataFrame, used: set[Any]) -> dict[str, list[Any]]:
     if len(frame.columns) == len(used):
         return {}
     return {str(name): plain_column(frame[name]) for name in frame.columns if name not in used}
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"

@@ -9,6 +9,7 @@ from drumd.modelserver.errors import HookError, LoadError, RequestError
 from drumd.modelserver.payload import Predictions
 from drumd.modelserver.predictors import classes_of, find_predictor
 from drumd.modelserver.running import cannot
+from drumd.modelserver.shown import kind_of
 
 _WITHOUT_PREDICTIONS = (TargetType.UNSTRUCTURED, TargetType.TRANSFORM)
 
@@ -87,8 +88,8 @@ def _label_arguments(target: Target) -> dict[str, Any]:
 
 
 def _no_predictor(loaded: Loaded, target: Target) -> str:
-    kind = type(loaded.model).__name__
-    told = f"cannot load the model: its target is {target.type}, but the model, a {kind}, has no "
+    kind = kind_of(loaded.model)
+    told = f"cannot load the model: its target is {target.type}, but the model, {kind}, has no "
     if target.type.has_labels:
         return f"{told}predict_proba; train it with probabilities, or write score in custom.py"
     return f"{told}predict; write score in custom.py"

@@ -71,7 +71,8 @@ class LabelPredictor:
         self._model = model
         self._labels = target.labels
         classes = classes_of(model)
-        if target.type is TargetType.MULTILABEL:
+        self._is_multilabel = target.type is TargetType.MULTILABEL
+        if self._is_multilabel:
             classes = None if classes is None or len(classes) != len(target.labels) else classes
         elif classes is not None and matched(classes, target.labels) is None:
             raise LoadError(
@@ -83,7 +84,9 @@ class LabelPredictor:
     def __call__(self, data: Any) -> Any:
         """Return a DataFrame with a column for each label."""
         answer = _asked(self._model, "predict_proba", data)
-        if isinstance(answer, list):  # one array per label, of a model with several outputs
+        if self._is_multilabel and isinstance(
+            answer, list
+        ):  # one array per label, of a model with several outputs
             answer = self._positives(answer)
         if self._classes is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._classes),):
             return answer

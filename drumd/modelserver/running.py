@@ -47,7 +47,8 @@ class Runner:
             if not is_the_users_own(error):
                 raise
             raise LoadError(
-                f"cannot load the model: {place(hook.name)} raised {described(error)}{advice(error)}",
+                f"cannot load the model: {place(hook.name)} raised "
+                f"{described(error)}{advice(error)}",
                 user_traceback(error, self._code_dir),
             ) from error
 

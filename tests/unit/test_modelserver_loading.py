@@ -1,4 +1,5 @@
 import logging
+import pickle
 import signal
 import subprocess
 import sys
@@ -243,8 +244,8 @@ def test_custom_py_hides_no_module_of_its_name(tmp_path: Path) -> None:
     directory.mkdir()
     (other / "custom.py").write_text("WHO = 'the other'")
     (directory / "custom.py").write_text(
-        "WHO = 'the model'\ndef score(data, model):\n    import custom\n    print(custom.WHO, WHO)\n"
-        "    return data.a"
+        "WHO = 'the model'\n"
+        "def score(data, model):\n    import custom\n    print(custom.WHO, WHO)\n    return data.a"
     )
     script = (
         f"import sys; sys.path.insert(0, {str(other)!r}); import custom\n"
@@ -290,7 +291,7 @@ def test_a_score_hook_needs_no_model(tmp_path: Path) -> None:
         (
             Target(TargetType.REGRESSION),
             "def load_model(code_dir): return 3",
-            "a int, has no predict; write score",
+            "an int, has no predict; write score",
         ),
         (BINARY, "def load_model(code_dir): return 3", "has no predict_proba"),
         (Target(TargetType.BINARY), "def score(data, model): ...", "has no labels"),
@@ -404,14 +405,14 @@ def test_a_broken_extension_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "text_artifact", raising=False)
     (tmp_path / "model.pkl").touch()
     settings = ModelSettings(code_dir=tmp_path, target=Target(TargetType.REGRESSION))
-    with pytest.raises(LoadError, match="the extension text .* raised ImportError: half installed"):
+    with pytest.raises(
+        LoadError, match=r"the extension text .* raised ImportError: half installed"
+    ):
         Model.load(settings)
 
 
 def test_a_plain_pickle_is_an_artifact(tmp_path: Path) -> None:
     """What the pickle module wrote is read as what joblib wrote."""
-    import pickle
-
     built = models.regression(tmp_path)
     trained: Any = joblib.load(tmp_path / "model.joblib")
     (tmp_path / "model.joblib").unlink()
@@ -422,7 +423,7 @@ def test_a_plain_pickle_is_an_artifact(tmp_path: Path) -> None:
 def test_a_model_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     """The path is in the message."""
     settings = ModelSettings(code_dir=tmp_path / "no", target=Target(TargetType.REGRESSION))
-    with pytest.raises(LoadError, match="there is no directory .*/no"):
+    with pytest.raises(LoadError, match=r"there is no directory .*/no"):
         Model.load(settings)
 
 
@@ -433,7 +434,8 @@ def test_an_onnx_session_goes_on_in_a_forked_process(tmp_path: Path) -> None:
         dedent(LOAD_IT)
         + """
 import os
-data = Payload(b",".join(b"abcdefghij"[i:i+1] for i in range(10)) + b"\\n" + b",".join([b"0.1"] * 10))
+names, numbers = (b",".join(b"%d" % n for n in range(10)), b",".join([b"0.1"] * 10))
+data = Payload(names + b"\\n" + numbers)
 before = model.predict(data).values
 pid = os.fork()
 if pid == 0:
