@@ -29,9 +29,9 @@ _COLUMN_OR_MATRIX = 2
 def load(path: Path) -> Any:
     """Return a session for a model's file.
 
-    It computes in the thread that asks. A session with threads of its own would hang in a worker
-    that is forked from a template, since threads do not survive a fork; and the workers already
-    share the CPUs among them. A `load_model` hook can make another session.
+    It computes in the thread that asks: threads of a session's own do not survive the fork of a
+    worker from a template, and the workers share the CPUs among them already. A `load_model` hook
+    can make another session.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
