@@ -14,6 +14,7 @@ _MODELS_HOOK = "get_supported_llm_models"
 _EXPECTED = 'expected {"messages": [{"role": "user", "content": "…"}, …]}'
 _COMPLETION = "expected a chat completion: a dict, or an object of OpenAI's, with choices"
 _DUMPING = ("model_dump", "to_dict")
+_END = object()
 _CHUNK = "chat.completion.chunk"
 
 
@@ -133,8 +134,8 @@ class Chunks:
         started = time.perf_counter()
         chunk = None
         try:
-            returned = self._runner.guarded(_HOOK, next, self._stream, None)
-            if returned is not None:
+            returned = self._runner.guarded(_HOOK, next, self._stream, _END)
+            if returned is not _END:
                 chunk = _checked_chunk(self._runner.guarded(_HOOK, _plain, returned), returned)
         finally:
             self._seconds += time.perf_counter() - started

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.checks import Checker
 from drumd.modelserver.directory import Loaded
@@ -66,11 +68,13 @@ class Predicting:
 
 
 def row_count(data: Any) -> int | None:
-    """Return how many rows the data have; None if that cannot be told."""
-    shape = getattr(data, "shape", None)
-    if shape:
-        return int(shape[0])
-    return len(data) if isinstance(data, list) else None
+    """Return how many rows the data have; None if that cannot be told.
+
+    What read_input_data made of the bytes may be an image: its height is no number of rows.
+    """
+    if isinstance(data, pd.DataFrame) or hasattr(data, "tocoo"):
+        return int(data.shape[0])
+    return None
 
 
 def _offered(target: Target) -> dict[str, Any]:

@@ -153,6 +153,43 @@ def test_a_model_trained_without_names_takes_any(tmp_path: Path) -> None:
         model.predict(Payload(b"p\n1\n"))
 
 
+def test_a_pipeline_that_takes_texts_gets_the_one_column(tmp_path: Path) -> None:
+    """A vectorizer would take a table for a list of its columns' names."""
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - slow to import
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - slow to import
+
+    texts = ["a fine day", "a warm day", "a cold day", "a wet day"]
+    pipeline = make_pipeline(CountVectorizer(), LogisticRegression())
+    joblib.dump(pipeline.fit(texts, ["good", "good", "bad", "bad"]), tmp_path / "model.pkl")
+    built = Built(tmp_path, Target(TargetType.BINARY, ("good", "bad")), Payload(b""))
+    values = load(built).predict(Payload(b"text\nso fine\nso cold\n")).values
+    assert [row["good"] > row["bad"] for row in values] == [True, False]
+
+
+def test_an_answer_for_what_is_no_table_may_have_any_length(tmp_path: Path) -> None:
+    """The height of an image, say, is no number of rows."""
+    source = """
+        import numpy as np
+        def read_input_data(data): return np.zeros((480, 640, 3))
+        def score(data, model): return [1.0]
+    """
+    model = load(models.with_custom(tmp_path, source))
+    assert model.predict(Payload(b"PNG", "image/png")).values == [1.0]
+
+
+def test_a_signal_handlers_exit_goes_through_a_hook(tmp_path: Path) -> None:
+    """gunicorn ends a worker that is stuck by an exit in whatever it is doing."""
+    source = """
+        names = {"__name__": "gunicorn.workers.base"}
+        exec("def handle_abort(): raise SystemExit(1)", names)
+        def score(data, model): names["handle_abort"]()
+    """
+    built = models.with_custom(tmp_path, source)
+    with pytest.raises(SystemExit):
+        load(built).predict(built.payload)
+
+
 def test_hooks_around_a_model_are_run_in_order(tmp_path: Path) -> None:
     """transform, score and post_process each get what the one before returned."""
     built = models.binary_hooks(tmp_path)

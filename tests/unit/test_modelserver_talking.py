@@ -290,6 +290,7 @@ def test_a_chat_without_messages_says_what_is_expected(
         ("{'choices': [{}]}", False, "returned a choice without a message"),
         ("chunks({}, ['a'])", False, "returned a stream, which the request did not ask for"),
         ("(each for each in ['a'])", True, "yielded a str; expected chunks"),
+        ("(each for each in [None])", True, "yielded a NoneType; expected chunks"),
     ],
 )
 def test_an_answer_that_is_no_completion_is_told(
