@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
+from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -96,10 +97,6 @@ class StreamedAnswer(Response):
                 self._pool.detach(self._events.close)
 
 
-class _Handlers(Protocol):
-    exception_handlers: Mapping[Any, Any]
-
-
 class Exchanges:
     """Around everything: gives each request its id, counts it, and echoes the id in the answer.
 
@@ -107,7 +104,7 @@ class Exchanges:
     made further out, without the id.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, owner: _Handlers) -> None:
+    def __init__(self, app: ASGIApp, service: Service, owner: Starlette) -> None:
         self._app = app
         self._service = service
         self._owner = owner
@@ -129,11 +126,10 @@ class Exchanges:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                headers = message.setdefault("headers", [])
+                headers = message.get("headers", ())
                 if not any(key.lower() == _ID_HEADER for key, _ in headers):
-                    message = message | {
-                        "headers": [*headers, (_ID_HEADER, exchange.request_id.encode("latin-1"))]
-                    }
+                    echo = (_ID_HEADER, exchange.request_id.encode("latin-1"))
+                    message = {**message, "headers": [*headers, echo]}
             await send(message)
 
         try:

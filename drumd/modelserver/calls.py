@@ -98,7 +98,7 @@ def error_answer(message: str, status: int, headers: Mapping[str, str] | None = 
 
 
 def request_id(given: str | None) -> str:
-    """Return the client's id of a request if it can be echoed and logged as it is; else a new one."""
+    """Return the id that a client gave if it can be echoed and logged as it is; else a new one."""
     if given and len(given) <= _ID_LENGTH and _ID_CHARACTERS.issuperset(given):
         return given
     return uuid4().hex

@@ -62,8 +62,7 @@ class EventStream:
                 return
             try:
                 close()
-            except Exception:
-                # Nobody is left to be told.
+            except Exception:  # noqa: BLE001 - nobody is left to be told
                 _log.exception("request %s: the chat's stream did not close", self._request_id)
 
     def _fetch(self) -> None:

@@ -17,7 +17,7 @@ from drumd.config.modelserver.reading import read_settings
 from drumd.modelserver import asgi, jsonbytes
 from drumd.modelserver.calls import Answer, Call, error_answer
 from drumd.modelserver.extension import extend
-from drumd.modelserver.hook_pool import HookPool, HookPoolFull
+from drumd.modelserver.hook_pool import HookPool, PoolFullError
 from drumd.modelserver.model import Model
 from drumd.modelserver.openapi import operation
 from drumd.modelserver.routes import ROUTES, Route
@@ -103,7 +103,7 @@ def _endpoint(
             return asgi.response(service.answer(route, call))
         try:
             answer = await _unless_gone(pool, receive, service, route, call)
-        except HookPoolFull as full:
+        except PoolFullError as full:
             answer = error_answer(
                 str(full), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(RETRY_AFTER)}
             )
@@ -119,7 +119,7 @@ async def _unless_gone(
 ) -> Answer:
     """Return the service's answer, made in the pool; give up a place in its queue with the client.
 
-    Raises `HookPoolFull`.
+    Raises `PoolFullError`.
     """
     if pool.free:
         # Once the model's code runs nothing can end it, so nobody needs to look.
@@ -146,7 +146,7 @@ def _refusals(service: Service) -> Callable[[Request, Any], Coroutine[Any, Any, 
         elif error.status_code == HTTPStatus.NOT_FOUND and "endpoint" not in scope:
             answer = service.not_found(scope["path"])
         else:
-            said = error.detail
+            said: Any = error.detail  # FastAPI's own exception takes any value
             text = said if isinstance(said, str) else jsonbytes.dumps(said).decode()
             answer = error_answer(text, error.status_code, error.headers)
         return asgi.response(answer)

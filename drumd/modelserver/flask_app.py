@@ -62,7 +62,7 @@ def _view(service: Service, route: Route) -> Callable[[], Response]:
                 body=body,
                 request_id=request_id,
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what it means is decided in one place
             return _response(service.failure(error, request_id))
         return _response(service.answer(route, call))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class HookPoolFull(Exception):
+class PoolFullError(Exception):
     """cannot run another hook: all threads are busy, and as many wait as may."""
 
 
@@ -26,6 +26,8 @@ class HookPool:
         self.queue = queue
         self._executor: ThreadPoolExecutor | None = None
         self._busy = 0
+        self._detached: set[asyncio.Task[Any]] = set()
+        """What nobody awaits; the loop itself would forget it."""
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -43,7 +45,7 @@ class HookPool:
 
         A call that is cancelled while it waits gives its place up; one that runs goes on, and its
         thread is busy until it ends. `admitted`: it belongs to an answer that has begun, and waits
-        however many do. Raises `HookPoolFull`.
+        however many do. Raises `PoolFullError`.
         """
         await self._enter(admitted=admitted)
         if self._executor is None:
@@ -79,6 +81,12 @@ class HookPool:
             raise
         return await outcome
 
+    def detach(self, function: Callable[[], None]) -> None:
+        """Have `function`, which must not raise, run when a thread is free; nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(self.run(function, admitted=True))
+        self._detached.add(task)
+        task.add_done_callback(self._detached.discard)
+
     def close(self) -> None:
         """Take no more calls; those that run go on."""
         if self._executor is not None:
@@ -89,7 +97,7 @@ class HookPool:
             self._busy += 1
             return
         if len(self._waiting) >= self.queue and not admitted:
-            raise HookPoolFull(
+            raise PoolFullError(
                 f"cannot answer now: {self.threads} requests are computed and {self.queue} wait; "
                 "try again later"
             )

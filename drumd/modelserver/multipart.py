@@ -1,5 +1,6 @@
 """Forms: the field `X` of a multipart body."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ _BY_SUFFIX = {
 }
 _SAYS_NOTHING = ("", "application/octet-stream", "text/plain")
 """What clients send for a file whose type they do not know."""
+# The parser warns of each form that it cannot read; that is the client's business alone.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def is_form(content_type: str) -> bool:
@@ -92,9 +95,16 @@ class _Collector:
 
     def callbacks(self) -> dict[str, Any]:
         """Return what the parser is to call."""
-        names = ("part_begin", "part_data", "part_end", "header_field", "header_value")
-        names += ("header_end", "headers_finished", "end")
-        return {f"on_{name}": getattr(self, f"_{name}") for name in names}
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
 
     def _part_begin(self) -> None:
         self._count += 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drumd.modelserver.endpoints import FORMATS
+from drumd.modelserver.handlers import FORMATS
 from drumd.modelserver.routes import Route
 
 _Document = dict[str, Any]
@@ -100,7 +100,7 @@ _ANSWERS: dict[str, dict[str, _Document]] = {
             labels=_TEXTS,
             kind=_TEXT,
             hooks=_TEXTS,
-            codeDir=_TEXT,
+            modelDirectory=_TEXT,
             urlPrefix=_TEXT,
         )
     },

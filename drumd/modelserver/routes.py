@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drumd.modelserver import endpoints
+from drumd.modelserver import handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,35 +44,35 @@ class Route:
 
 
 ROUTES = (
-    Route("root", ("/",), endpoints.ping),
-    Route("ping", ("/ping",), endpoints.ping),
-    Route("health", ("/health",), endpoints.health),
-    Route("info", ("/info",), endpoints.info),
-    Route("stats", ("/stats",), endpoints.stats),
-    Route("capabilities", ("/capabilities",), endpoints.capabilities),
+    Route("root", ("/",), handlers.ping),
+    Route("ping", ("/ping",), handlers.ping),
+    Route("health", ("/health",), handlers.health),
+    Route("info", ("/info",), handlers.info),
+    Route("stats", ("/stats",), handlers.stats),
+    Route("capabilities", ("/capabilities",), handlers.capabilities),
     Route(
         "predict",
         ("/predict", "/predictions", "/invocations"),
-        endpoints.predict,
+        handlers.predict,
         method="POST",
         hooks=True,
     ),
-    Route("transform", ("/transform",), endpoints.transform, method="POST", hooks=True),
+    Route("transform", ("/transform",), handlers.transform, method="POST", hooks=True),
     Route(
         "predict_unstructured",
         ("/predictUnstructured", "/predictionsUnstructured"),
-        endpoints.predict_unstructured,
+        handlers.predict_unstructured,
         method="POST",
         hooks=True,
     ),
     Route(
         "chat",
         ("/chat/completions", "/v1/chat/completions"),
-        endpoints.chat,
+        handlers.chat,
         method="POST",
         hooks=True,
     ),
-    Route("models", ("/models", "/v1/models"), endpoints.models, hooks=True),
+    Route("models", ("/models", "/v1/models"), handlers.models, hooks=True),
 )
 
 

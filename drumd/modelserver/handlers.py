@@ -60,7 +60,7 @@ def info(service: Service, _call: Call) -> Answer:
             "labels": list(target.labels),
             "kind": service.model.kind,
             "hooks": sorted(service.model.hooks),
-            "codeDir": service.settings.code_dir.name,
+            "modelDirectory": service.settings.code_dir.name,
             "urlPrefix": service.settings.url_prefix,
         }
     )
@@ -179,7 +179,9 @@ def _json_object(call: Call) -> dict[str, Any]:
         )
     try:
         found = json.loads(call.body)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise RequestError("cannot read the body as JSON: it is nested too deeply") from None
+    except ValueError as error:
         raise RequestError(f"cannot read the body as JSON: {error}") from None
     if not isinstance(found, dict):
         raise RequestError(
