@@ -64,7 +64,7 @@ class EventStream:
             self._closed = True
             try:
                 close()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it raises
                 # Nobody is left to be told.
                 _log.exception("a chat's stream did not close")
 
