@@ -162,6 +162,11 @@ class Recycle(Section):
         "pages that it shares with a template do not count",
     )
 
+    @property
+    def planned(self) -> bool:
+        """Whether any worker is ever replaced by plan."""
+        return not (self.max_requests is None and self.max_age is None and self.max_memory is None)
+
 
 class Scale(Section):
     """When a pool with `workers = { min, max }` grows and shrinks."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +16,10 @@ from drumd.supervisor.admin.operator import Operation
 from drumd.supervisor.admin.server import AdminServer
 from drumd.supervisor.announcer import Announcer
 from drumd.supervisor.codewatch import CodeWatch
+from drumd.supervisor.continuity import Continuity, Parts
 from drumd.supervisor.core.events import Event
 from drumd.supervisor.core.facts import Fact, Happened
-from drumd.supervisor.core.model import OperationKind, OperationState, Pool
+from drumd.supervisor.core.model import OperationKind, Pool
 from drumd.supervisor.holdings import LEASES, Holdings, open_listeners
 from drumd.supervisor.observe.appmetrics import AppMetrics
 from drumd.supervisor.observe.journal import Journal
@@ -33,9 +34,8 @@ from drumd.supervisor.processes.cgroup import delegated_cgroup
 from drumd.supervisor.processes.exits import Exits, become_subreaper
 from drumd.supervisor.processes.marks import kill_marked, kill_strays
 from drumd.supervisor.processes.watchman import Watchman
-from drumd.supervisor.reexec.check import Check
-from drumd.supervisor.reexec.conductor import Conductor, UnsettledError, end
-from drumd.supervisor.reexec.document import Errand, KeptConfig, KeptDaemon
+from drumd.supervisor.reexec.conductor import Conductor
+from drumd.supervisor.reexec.document import KeptDaemon
 from drumd.supervisor.reexec.program import Program
 from drumd.supervisor.reloading import Reloader
 from drumd.supervisor.signals import SignalDesk, caught
@@ -46,8 +46,6 @@ MAX_LOOK_INTERVAL = 0.5
 MIN_LOOK_INTERVAL = 0.05
 STRAY_PASSES = 100
 """Looks for adopted orphans at the end, before giving up on what forks faster than it is killed."""
-LOG_PATIENCE = 0.5
-"""Seconds that a re-exec waits for the receiver of the log, and for the apps' metric files."""
 
 
 class Daemon:
@@ -94,7 +92,6 @@ class Daemon:
         )
         self._reloader = Reloader(loaded, self._owner, self.hands, self, self._submit, self._follow)
         self._codewatch = CodeWatch(loop, self._reloader.roll, self._around.notice)
-        self._conductor = Conductor(self, program, self._desk, self.announcer.tell)
         admin_socket = self._holdings.admin_socket
         self._office = Office(
             self._owner,
@@ -107,7 +104,7 @@ class Daemon:
             reloader=self._reloader,
             admin_socket=None if admin_socket is None else str(admin_socket.path),
             started_at=self._holdings.started_at,
-            re_exec=self._conductor.request,
+            re_exec=self._re_exec,
         )
         self._watchman = Watchman(loop, self._exits, self._holdings.instance, self.notice)
         stack.callback(self._watchman.close)
@@ -119,8 +116,28 @@ class Daemon:
             public=self._holdings.public,
             group=loaded.settings.supervisor.admin_group,
         )
+        self.continuity = Continuity(
+            Parts(
+                holdings=self._holdings,
+                around=self._around,
+                exits=self._exits,
+                hands=self.hands,
+                owner=self._owner,
+                reloader=self._reloader,
+                desk=self._desk,
+                journal=self._journal,
+                announcer=self.announcer,
+                signals=self._signals,
+                logs=logs,
+                watchman=self._watchman,
+                server=self._server,
+            ),
+            start_admin=self._start_admin,
+            discard=self.discard,
+        )
+        self._conductor = Conductor(self.continuity, program, self._desk, self.announcer.tell)
         if kept is not None:
-            self._resume(kept)
+            self.continuity.resume(kept)
 
     async def run(self, begin: Callable[["Daemon"], None]) -> Ended:
         """Serve until the owner ends; then leave nobody behind.
@@ -240,91 +257,14 @@ class Daemon:
         shortest = min(settings.health.stall_after for settings in pools)
         return min(MAX_LOOK_INTERVAL, max(MIN_LOOK_INTERVAL, shortest / 2))
 
+    def _re_exec(self, by: str) -> Operation:
+        return self._conductor.request(by)
+
     async def _start_admin(self) -> None:
         try:
             await self._server.start()
         except Exception as error:  # noqa: BLE001 - workers serve whether drumctl works or not
             self.notice(f"cannot start the admin server: {error!r}; drumctl cannot reach drumd")
-
-    # --- over a re-exec -------------------------------------------------------------------------
-
-    def _resume(self, kept: KeptDaemon) -> None:
-        self._journal.resume(kept.journal)
-        self._desk.resume(kept.desk)
-        self.announcer.resume(kept.announcer)
-        self._signals.resume(kept.signals)
-        self._logs.resume(kept.logs)
-        self._owner.resume(kept.pools)
-        self._around.leases.resume(kept.leases)
-        self._around.out_of_memory.resume(kept.oom_kills)
-        self._around.app_metrics.resume(kept.metrics_skipped or {})
-        self._exits.orphans_reaped = kept.orphans_reaped
-        self._watchman.resume(kept.warden)
-        for name in kept.leaving:
-            self._owner.remove(name, partial(self.discard, name))
-
-    def keep(self, errand: Errand, mask: Iterable[int]) -> KeptDaemon:
-        """Return all that the new program needs; nothing changes by it."""
-        return KeptDaemon(
-            errand=errand,
-            config=KeptConfig.of(self._reloader.loaded),
-            holdings=self._holdings.keep(),
-            pools=self._owner.pools,
-            leaving=self._owner.leaving,
-            hands={name: hands.keep() for name, hands in self.hands.items()},
-            leases=self._around.leases.taken,
-            journal=self._journal.keep(),
-            desk=self._desk.keep(),
-            announcer=self.announcer.keep(),
-            signals=self._signals.keep(),
-            logs=self._logs.keep(),
-            warden=self._watchman.pid,
-            orphans_reaped=self._exits.orphans_reaped,
-            oom_kills=self._around.out_of_memory.keep(),
-            metrics_skipped=self._around.app_metrics.skipped,
-            mask=frozenset(mask),
-        )
-
-    def end_errand(self, errand: Errand, state: OperationState, said: str) -> None:
-        """Tell how the re-exec that this program came by has ended."""
-        end(self._desk, self.announcer.tell, errand.operation, state, said)
-
-    def refusal(self) -> str:
-        """Say why the program cannot be replaced now; "" when it can."""
-        return "" if self._owner.ended is None else "drumd stops"
-
-    def check(self) -> Check:
-        """Return the means to ask the new program."""
-        return Check(self._loop, self._exits, self._holdings.instance)
-
-    @asynccontextmanager
-    async def paused(self) -> AsyncIterator[None]:
-        """Answer nobody on the admin sockets meanwhile; who connects waits."""
-        await self._server.pause()
-        try:
-            yield
-        finally:
-            await self._start_admin()
-
-    async def quiet(self) -> None:
-        """Wait until nothing goes on in the background that an exec would tear."""
-        if self._around.background:
-            await asyncio.wait(self._around.background)
-
-    async def between_decisions(self, act: Callable[[], None]) -> None:
-        """Have `act` done when all that has happened is decided, and nothing is torn by it."""
-
-        def settled() -> None:
-            while self._exits.settle() | self._owner.settle():
-                pass
-            self._check_settled()
-            with self._around.app_metrics.settled(LOG_PATIENCE) as still:
-                if not still:
-                    raise UnsettledError("the apps' metrics were being settled")
-                self._logs.flush(LOG_PATIENCE)
-                act()
-
-        await self._owner.do(settled)
 
     def _tidy(self) -> None:
         """Clear what the program before a re-exec had no time to clear."""
@@ -332,14 +272,6 @@ class Daemon:
             handles = [h for hands in self.hands.values() for h in hands.crew.handles.values()]
             known = {handle.cgroup.path for handle in handles if handle.cgroup is not None}
             self._around.cgroup.tidy(self._loop, known)
-
-    def _check_settled(self) -> None:
-        if self._around.background:
-            raise UnsettledError("workers ended all the time")
-        if not all(hands.settled for hands in self.hands.values()):
-            raise UnsettledError("a template was forking workers")
-        if not (self._signals.settled and self._reloader.settled):
-            raise UnsettledError("the config was being read")
 
     # --- ends -----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from drumd.supervisor.admin.operator import (
     Pending,
     RefusedError,
     Reload,
-    UnknownNameError,
+    unknown_pool,
 )
 from drumd.supervisor.core.events import Cancelled, Reconfigured
 from drumd.supervisor.core.model import OperationKind, Pool
@@ -177,7 +177,7 @@ class Reloader:
         known = self._loaded.settings
         names = {**known.pools, **wanted.pools}
         if name not in names:
-            raise UnknownNameError(f"cannot find pool {name!r}: the pools are {', '.join(names)}")
+            raise unknown_pool(name, names)
         pools = {
             each: wanted.pools[each] if each == name else known.pools[each]
             for each in (name, *known.pools)

@@ -128,11 +128,11 @@ def _tell_resumed(document: Document, failure: str, daemon: Daemon) -> None:
     took = time.monotonic() - errand.began
     if failure:
         said = f"drumd {__version__} goes on: the new program could not take over: {failure}"
-        daemon.end_errand(errand, OperationState.FAILED, said)
+        daemon.continuity.end_errand(errand, OperationState.FAILED, said)
     else:
         said = f"drumd {__version__} took over from {document.program.version}"
         extra = {"pid": os.getpid(), "took": round(took, 3)}
         fact = Fact(event=Happened.DAEMON_REEXECED, reason=said, extra=extra)
         daemon.announcer.tell(fact)
-        daemon.end_errand(errand, OperationState.DONE, said)
+        daemon.continuity.end_errand(errand, OperationState.DONE, said)
     signal.pthread_sigmask(signal.SIG_SETMASK, document.state.mask)

@@ -7,7 +7,6 @@ goes along. The heir answers each packet, in order, by one byte. Until then the 
 of the fd, so that an heir which dies before it has read a packet loses no connection.
 """
 
-import base64
 import contextlib
 import errno
 import json
@@ -19,8 +18,6 @@ from typing import Any, NamedTuple
 
 from drumd.wire.document import Document
 
-MAX_UNREAD = 32_768
-"""Bytes read and not yet parsed that a note can carry; a connection with more stays."""
 _MAX_PACKET = 65_536
 _AT_ONCE = 64
 """Packets taken before other things in a loop get their turn."""
@@ -44,17 +41,6 @@ class Note(Document):
     """True while nothing was asked on it yet."""
     proxy: Mapping[str, Any] | None = None
     """What a PROXY protocol header said of the client, as gunicorn keeps it."""
-    unread: str = ""
-    """Bytes that were read and not parsed, in base64: `with_unread` and `unread_bytes`."""
-
-    def with_unread(self, data: bytes) -> "Note":
-        """Return the note with `data`, at most `MAX_UNREAD` bytes."""
-        return Note(**{**self.fields(), "unread": base64.b64encode(data).decode()})
-
-    @property
-    def unread_bytes(self) -> bytes:
-        """Return what comes before all that is read from the connection."""
-        return base64.b64decode(self.unread)
 
 
 TakeConnection = Callable[[int, Note], bool]

@@ -87,6 +87,8 @@ class Failed(Document):
 
     error: str
     traceback: str = ""
+    final: bool = False
+    """Another try would end in the same way."""
 
 
 # --- what the supervisor says -------------------------------------------------------------------
@@ -125,7 +127,7 @@ class TakeOver(Document):
     """
 
     attempt: int
-    """Whose connections they are; 0 for one of the supervisor's own (a probe)."""
+    """Whose connections they are."""
 
 
 class Fork(Document):

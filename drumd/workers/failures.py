@@ -17,7 +17,7 @@ _IMPORT_MACHINERY = "<frozen importlib"
 def failed(doing: str, error: BaseException) -> Failed:
     """Describe `error`, met while `doing` (such as `import shop:app`)."""
     if isinstance(error, PlainError):
-        return Failed(error=str(error), traceback=error.traceback)
+        return Failed(error=str(error), traceback=error.traceback, final=error.final)
     if isinstance(error, ProcessError | ScoreboardError | SpecError):
         return Failed(error=str(error))
     frames = own_frames(error.__traceback__)

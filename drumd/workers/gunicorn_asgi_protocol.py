@@ -169,8 +169,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # untyped gunicorn
         else:
             self._idle_since = note.idle_since
             self._callback_parser.reset()  # no PROXY header comes any more
-        if note.unread:
-            self.data_received(note.unread_bytes)
 
     # --- HTTP/1: from request to request ----------------------------------------------------------
 

@@ -61,15 +61,14 @@ class Connection(TConn):  # type: ignore[misc]  # untyped gunicorn
 
     def resume(self, note: Note) -> None:
         """Go on where another worker stopped (no TLS, no HTTP/2, so this waits for nothing)."""
-        self.idle_since = note.idle_since
         if note.new:
             self.idle_since = monotonic()  # as long as one that was silent from now on
-        if not note.new or note.unread:
-            self.init()
-            self.parser.req_count = 0 if note.new else 1  # a PROXY header comes before the first
-            self.parser.unreader.unread(note.unread_bytes)
-            self.proxy = note.proxy
-            self.look_ahead()
+            return
+        self.idle_since = note.idle_since
+        self.init()
+        self.parser.req_count = 1  # a PROXY header comes before the first only
+        self.proxy = note.proxy
+        self.look_ahead()
 
     def farewell(self) -> Note:
         """Return what another worker has to know to go on; it waits, and nothing was read ahead."""

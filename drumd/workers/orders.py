@@ -171,11 +171,6 @@ class Listeners(Generic[L]):
         self._start = start
         self._held: dict[int, L] = {}
 
-    @property
-    def held(self) -> list[L]:
-        """Return what accepts now."""
-        return list(self._held.values())
-
     def hold(self, wanted: Mapping[int, int]) -> tuple[int, ...]:
         """Accept from exactly `wanted` ({number: fd}, the fds become ours); return the numbers.
 

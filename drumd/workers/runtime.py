@@ -52,13 +52,13 @@ class Runtime(Protocol):
     One that can hand over idle connections gives its `Orders` a `Handover(take)`, which makes it
     say so with `Ready`. `Orders.read` then also gets connections: `take(fd, note)` begins to serve
     one that nobody asked on just now, as if it had accepted it (client and server address are the
-    socket's own), with `note.unread_bytes` before what it reads and `keepalive` counted from
-    `note.idle_since` (not at all while `note.new`); it returns False for what it cannot serve.
+    socket's own), with `keepalive` counted from `note.idle_since` (not at all while `note.new`); it
+    returns False for what it cannot serve.
     That may be at any time after `Ready`, before the first `Accept` and in a drain too.
     In a drain it looks at `handover.heirs` each turn, since they come, go, and come again:
     * while there are any, it answers without `Connection: close`, and does
       `heirs.give(sock.fileno(), note)` with each connection that is at rest: no byte of a request
-      was read that is not in the note, no answer is outstanding or still to be written. After True
+      was read, no answer is outstanding or still to be written. After True
       it drops its own fd without reading, writing or shutdown; after False it goes on serving the
       connection and tries again (ask `heirs.have_room` before what costs something);
     * when there are none (any more), it drains as above;

@@ -81,11 +81,8 @@ class WatchedProtocol:
         self.requests: deque[Any] = deque()
         """Cycles whose answer is not complete, oldest first; several if the client pipelines."""
         super().connection_made(transport)  # type: ignore[misc]
-        if note is not None:
-            if not note.new:
-                self.rest_since(note.idle_since)
-            if note.unread:
-                self.data_received(note.unread_bytes)
+        if note is not None and not note.new:
+            self.rest_since(note.idle_since)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the requests whose answers nobody waits for any more."""

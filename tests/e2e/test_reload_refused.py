@@ -104,6 +104,16 @@ def is_free(address: str) -> bool:
     return True
 
 
+def test_a_misspelt_pool_is_told_with_the_nearest_one(configure: Configure) -> None:
+    """`drumctl reload wbe` rolls nothing, and asks whether web was meant."""
+    served = configure(web={"workers": 1})
+    before = served.pids()
+    assert "cannot find pool 'wbe': the pools are web; did you mean web?" in served.ctl(
+        "reload", "wbe", code=2
+    )
+    assert served.pids() == before
+
+
 def test_an_address_does_not_move_between_pools_at_once(configure: Configure) -> None:
     """To move an address, or to rename a pool, takes two reloads; one is refused, and says so."""
     served = configure(web={}, api={})

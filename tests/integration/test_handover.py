@@ -464,17 +464,6 @@ def test_a_probe_needs_no_listener(host: WorkerHost, kind: Kind) -> None:
     assert worker.wait() == 0
 
 
-def test_bytes_that_were_read_come_first(host: WorkerHost, kind: Kind) -> None:
-    """A part of a request that another runtime had read is completed by what is read here."""
-    worker = get_ready(host, kind)
-    note = Note(idle_since=time.monotonic()).with_unread(b"GET /ask?7 HTTP/1.1\r\nHo")
-    channel, connection = give(worker, note)
-    with channel, connection:
-        connection.sock.sendall(b"st: x\r\n\r\n")
-        assert connection.answer().body.decode() == f"7 {worker.pid}"
-        assert said_by(worker, connection)
-
-
 def test_the_time_of_keepalive_goes_on(host: WorkerHost, kind: Kind) -> None:
     """A connection that was idle for long enough is closed; one that has not asked yet is not."""
     worker = get_ready(host, kind, keepalive=3600.0)

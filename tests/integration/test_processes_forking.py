@@ -12,7 +12,7 @@ import pytest
 
 from drumd.supervisor.processes.control import ControlEnd
 from drumd.supervisor.processes.exits import Exits, become_subreaper
-from drumd.supervisor.processes.forking import PreparedFork, end_unwanted, prepare_fork
+from drumd.supervisor.processes.forking import PreparedFork, prepare_fork
 from drumd.supervisor.processes.marks import kill_marked
 from drumd.supervisor.processes.spawn import Child, SpawnError, seal_inherited_fds, spawn
 from drumd.supervisor.processes.status import ExitStatus
@@ -186,19 +186,6 @@ async def test_forks_leave_no_fd(supervisor: Supervisor) -> None:
         child.close()
         supervisor.prepare(100 + attempt).abandon()
     assert count_open_fds() == before
-
-
-async def test_an_abandoned_fork_is_ended(supervisor: Supervisor) -> None:
-    """A worker that comes after all is killed, then reaped as an orphan; nobody else's pid is."""
-    fork = supervisor.prepare(42)
-    supervisor.ask(fork)
-    fork.abandon()
-    pid = (await supervisor.hear(supervisor.template, Forked)).pid
-    assert end_unwanted(pid)
-    await until(lambda: state(pid) == "X", what="reaped")
-    assert not end_unwanted(pid)
-    assert not end_unwanted(os.getppid())
-    assert alive(os.getppid())
 
 
 async def test_a_pid_of_a_stranger_is_refused(supervisor: Supervisor) -> None:

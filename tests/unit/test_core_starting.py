@@ -335,6 +335,26 @@ def test_pool_that_never_was_ready_ends_the_daemon() -> None:
     assert end.reason.endswith("exit 3 before it was ready")
 
 
+@pytest.mark.parametrize(
+    ("ready_once", "state"), [(False, SlotState.FAILED), (True, SlotState.BACKOFF)]
+)
+def test_failure_that_another_try_would_repeat_is_final_at_the_start(
+    ready_once: bool, state: SlotState
+) -> None:
+    """A model that cannot be loaded is not loaded five times, unless the pool has served before."""
+    world = World(size=1)
+    world.post(Began())
+    attempt = 1
+    if ready_once:
+        world.ready(1)
+        world.exit(1, "exit 1", answered=True)
+        attempt = 2
+    world.post(ReportedFailure(attempt=attempt, error="cannot load the model", final=True))
+    world.exit(attempt, "exit 1")
+    assert world.slot(0).state is state
+    assert [end.code for end in ended(world)] == ([] if ready_once else [DaemonExit.START_FAILED])
+
+
 def test_start_timeout_of_a_pool_that_never_worked_is_final() -> None:
     """A first start that hangs is not tried again: it would take as long and end the same."""
     world = World(size=1)

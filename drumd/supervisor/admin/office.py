@@ -1,6 +1,5 @@
 """The office: the daemon as its admin API sees it."""
 
-import difflib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from drumd.supervisor.admin.operator import (
     RefusedError,
     Reload,
     UnknownNameError,
+    unknown_pool,
 )
 from drumd.supervisor.admin.status import daemon_document, pool_numbers
 from drumd.supervisor.core.events import Cancelled, Submitted
@@ -229,11 +229,9 @@ class Office:
 
     def _pool(self, name: str) -> Pool:
         pools = self._owner.pools
-        if name in pools:
-            return pools[name]
-        near = difflib.get_close_matches(name, pools, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UnknownNameError(f"cannot find pool {name!r}: the pools are {', '.join(pools)}{hint}")
+        if name not in pools:
+            raise unknown_pool(name, pools)
+        return pools[name]
 
     def _check(self, kind: OperationKind, pool: Pool, slot: int | None, size: int | None) -> None:
         if self._owner.ended is not None:

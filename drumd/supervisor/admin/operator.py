@@ -1,6 +1,7 @@
 """What the admin API may ask of the daemon: the border between the two."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -68,6 +69,14 @@ class Pending:
 
 class UnknownNameError(Exception):
     """cannot find that name. The message says what names there are."""
+
+
+def unknown_pool(name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a pool's name that is none, with the nearest one there is."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return UnknownNameError(f"cannot find pool {name!r}: the pools are {', '.join(names)}{hint}")
 
 
 class RefusedError(Exception):

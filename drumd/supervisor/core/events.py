@@ -29,6 +29,8 @@ class ReportedFailure(WorkerEvent):
     """It said why it cannot go on; its exit follows."""
 
     error: str
+    final: bool = False
+    """Another try would end in the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,7 +175,7 @@ def note_failure(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """Keep what it says for the reason of its exit, which has to follow soon."""
     assert isinstance(event, ReportedFailure)
     failure = event.error or "said that it failed, but not why"
-    worker = replace(worker, failure=failure)
+    worker = replace(worker, failure=failure, final=event.final)
     patience = draft.pool.policy.stop_timeout
     worker = ending.expect_exit(draft, worker, patience, f"did not exit after: {failure}")
     draft.tell(Happened.WORKER_FAILED, failure, worker=worker)

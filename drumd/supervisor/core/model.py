@@ -204,6 +204,8 @@ class Worker:
     """What its start waits for, when that is known."""
     failure: str = ""
     """What the worker itself said about why it cannot go on."""
+    final: bool = False
+    """It said as well that another try would end in the same way."""
     overdue: str = ""
     """Its exit has to follow by the deadline: what is said when it has not."""
     cause: Cause | None = None

@@ -285,7 +285,7 @@ def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) 
     slot = draft.put_slot(replace(slot, crashes=(*recent, draft.now), failures=slot.failures + 1))
     if slot.probation:
         fail(draft, slot, f"failed again: {reason}")
-    elif cause is Cause.START_TIMEOUT and not draft.pool.was_ready:
+    elif (worker.final or cause is Cause.START_TIMEOUT) and not draft.pool.was_ready:
         # Nothing of this pool ever worked: the next try would take as long and end the same.
         fail(draft, slot, reason)
     elif worker.ready_at is None and slot.failures > policy.intensity:

@@ -27,11 +27,6 @@ class Notifier:
                 socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             )
 
-    @property
-    def active(self) -> bool:
-        """Whether there is a service manager to tell."""
-        return self._socket is not None
-
     def send(self, **assignments: str | int) -> bool:
         """Send `KEY=value` lines as one datagram; say whether it was taken."""
         if self._socket is None:

@@ -154,7 +154,9 @@ class Care:
                 self._post(Drained(attempt=attempt))
             case messages.Failed():
                 handle.explained = True
-                self._post(ReportedFailure(attempt=attempt, error=message.error))
+                self._post(
+                    ReportedFailure(attempt=attempt, error=message.error, final=message.final)
+                )
             case messages.Forked() | messages.ForkFailed():
                 self._hear.forked(message)
 

@@ -50,13 +50,20 @@ class MemoryGauge:
         """What each process was at the last decision, by attempt."""
         self._wanted = False
         """The room matters to this pool."""
+        self._scales = False
         self._known: Room | None = None
         """What the owner believes."""
         self._read_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def _changes_by_itself(self) -> bool:
+        """Whether workers may be started or replaced without anybody who asks, and is measured."""
+        return self._scales or any(each.settings.recycle.planned for each in self._generations)
+
     def project(self, pool: Pool) -> None:
         """Measure the room soon, if a worker has started, become ready, or ended."""
+        self._scales = pool.policy.scaling is not None
         self._wanted = pool.policy.tight is not Tight.IGNORE
         self._known = pool.room
         places = {worker.attempt: (worker.kind, worker.state) for worker in pool.workers.values()}
@@ -67,8 +74,7 @@ class MemoryGauge:
 
     def look(self, now: float) -> None:
         """Measure now and then: memory changes without us, and recycling may go by it."""
-        recycling = any(g.settings.recycle.max_memory is not None for g in self._generations)
-        if (recycling or self._wanted) and now - self._read_at >= WORKERS_EVERY:
+        if self._changes_by_itself and now - self._read_at >= WORKERS_EVERY:
             self._measure_after(0.0)
 
     async def measure(self, *, template: bool = False) -> None:

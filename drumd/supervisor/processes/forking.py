@@ -4,15 +4,13 @@
     template.control.send(fork.message, fork.fds)
     … Forked of that attempt:      child = fork.complete(forked.pid); exits.watch(child.pid, …)
     … ForkFailed of it, the template's exit, or impatience:      fork.abandon()
-    … Forked of an attempt that was abandoned:      end_unwanted(forked.pid)
 
 The child is the same as a spawned one, and so is all that it says.
 """
 
 import os
-import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 
 from drumd.supervisor.processes.spawn import Child, Ends, SpawnError, cannot_start, cannot_watch
 from drumd.wire.messages import Fork
@@ -80,21 +78,6 @@ def prepare_fork(
     except OSError as error:
         raise SpawnError(cannot_start(" ".join(spec.title), error)) from error
     return PreparedFork(spec, ends, scoreboard, hold)
-
-
-def end_unwanted(pid: int) -> bool:
-    """SIGKILL a fork that nobody waits for any more; return False when it is no child (by now).
-
-    Its exit is an orphan's; call it in the step of the loop in which the `Forked` was read.
-    """
-    with suppress(OSError):
-        pidfd = _open_child(pid)
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
-        return True
-    return False
 
 
 def _open_child(pid: int) -> int:

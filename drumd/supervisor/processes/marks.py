@@ -3,7 +3,7 @@
 What counts is the environment that a process was started with (/proc/PID/environ, proc(5)): forks
 have it too, in whatever session and group they are. A program that was started with a cleaned
 environment has it not; such strays become this process's children when their parent dies (the
-supervisor is a subreaper), see `strays`.
+supervisor is a subreaper), see `kill_strays`.
 """
 
 import asyncio
@@ -49,12 +49,6 @@ def is_marked(environment: bytes, mark: str) -> bool:
         variable == entry or variable.startswith(entry + b"/")
         for variable in environment.split(b"\0")
     )
-
-
-def strays(known: Collection[int]) -> list[int]:
-    """Return this process's living children that are not `known`: adopted orphans."""
-    me = os.getpid()
-    return [pid for pid, parent in _parents() if parent == me and pid not in known]
 
 
 def kill_strays(known: Collection[int]) -> list[int]:

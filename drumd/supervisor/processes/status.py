@@ -18,8 +18,6 @@ class ExitStatus:
     core_dumped: bool = False
     cpu: float = 0.0
     """Seconds of CPU time, its waited-for children's included."""
-    max_rss: int = 0
-    """Bytes of its largest resident set."""
 
     @classmethod
     def of(cls, wait_status: int, usage: struct_rusage | None = None) -> "ExitStatus":
@@ -30,7 +28,6 @@ class ExitStatus:
             signal=os.WTERMSIG(wait_status) if signalled else None,
             core_dumped=signalled and os.WCOREDUMP(wait_status),
             cpu=usage.ru_utime + usage.ru_stime if usage else 0.0,
-            max_rss=usage.ru_maxrss * 1024 if usage else 0,  # Linux counts it in KiB
         )
 
     def describe(self) -> str:

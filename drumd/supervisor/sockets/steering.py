@@ -31,9 +31,6 @@ SO_ATTACH_FILTER = 26
 SO_DETACH_FILTER = 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
-MAX_SOCKETS = 2000
-"""Sockets that one program can pick from: two instructions each, of the kernel's 4096."""
-
 PORTS_A_TURN = 8
 """A turn's width in port numbers. With steps of 2 to 16 (9 on average) a turn is about one
 connection, with steps of 2 it is four; narrower turns make the former random, wider ones make
