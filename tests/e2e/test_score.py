@@ -201,7 +201,6 @@ def test_bad_data_are_told_as_a_client_is_told(model: Path, tmp_path: Path) -> N
         (["--input", "data.csv", "--output", "gone/out.csv"], "cannot write "),
         (["--input", "data.csv", "--output", "out.xls"], "let --output end with .csv"),
         (["--input", "data.csv", "--chunk-rows", "0"], "'0' is not a number of rows"),
-        (["--input", "data.csv", "--code-dir", "gone"], "cannot find the model directory"),
         ([], "--input"),
     ],
 )
@@ -223,6 +222,19 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(data: Path, tmp_path: Path
     done = run("score", "--code-dir", model, "--input", data)
     assert done.returncode == 3
     assert "load_model in custom.py raised OSError: no weights" in done.stderr.splitlines()[-1]
+
+
+def test_a_directory_that_is_no_models_is_exit_code_78(data: Path, tmp_path: Path) -> None:
+    """A directory that is not there, or has no model in it, is told with what to do."""
+    (tmp_path / "empty").mkdir()
+    for name, said in (
+        ("gone", "there is no such directory"),
+        ("empty", "has neither a custom.py"),
+    ):
+        done = run("score", "--code-dir", name, "--input", data, cwd=tmp_path)
+        assert done.returncode == 78
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_invalid_settings_are_exit_code_78(data: Path, tmp_path: Path) -> None:

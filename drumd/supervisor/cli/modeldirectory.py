@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from drumd.exitcodes import BatchExit
-from drumd.supervisor.cli.arguments import UsageError
 from drumd.supervisor.cli.modelflags import said_of_model
 
 if TYPE_CHECKING:
@@ -27,29 +26,35 @@ def read_model(given: argparse.Namespace) -> "Reading":
     """Return what flags, environment and files say of the model, and all that is wrong with it.
 
     The server type is nobody's business here. What the flags say is put into the environment,
-    since the model's code may read that as well. Raise `UsageError` without a directory.
+    since the model's code may read that as well.
     """
     # Imported when needed: `--help` and a typing error are to be answered at once.
+    from drumd.config.modelserver.directory import refuse_directory  # noqa: PLC0415
     from drumd.config.modelserver.known import SERVER_TYPE  # noqa: PLC0415
     from drumd.config.modelserver.lookup import remember  # noqa: PLC0415
     from drumd.config.modelserver.metadata import CODE_DIR  # noqa: PLC0415
     from drumd.config.modelserver.reading import read_all  # noqa: PLC0415
     from drumd.config.modelserver.sayings import Sayings  # noqa: PLC0415
+    from drumd.config.problems import Problem  # noqa: PLC0415
 
     here = Path.cwd()
     flags = said_of_model(given)
     named = given.code_dir or os.environ.get(CODE_DIR) or "."
     code_dir = here / Path(named).expanduser()
-    if not code_dir.is_dir():
-        raise UsageError(f"cannot find the model directory {code_dir}; name it by --code-dir")
     reading = read_all(Sayings(environ=dict(os.environ), flags=flags), code_dir, here)
     remember(reading.parameters)
     os.environ.update(flags)
     os.environ[CODE_DIR] = str(reading.settings.code_dir)
     for variable in filter(os.environ.get, _PATHS):
         os.environ[variable] = str(here / Path(os.environ[variable]).expanduser())
-    problems = tuple(each for each in reading.problems if each.key != SERVER_TYPE)
-    return replace(reading, problems=problems)
+    problems = [each for each in reading.problems if each.key != SERVER_TYPE]
+    message, suggestion = refuse_directory(code_dir)
+    if message:
+        # What else is wrong comes of that.
+        problems = [
+            Problem(key=CODE_DIR, value=str(code_dir), message=message, suggestion=suggestion)
+        ]
+    return replace(reading, problems=tuple(problems))
 
 
 def enter(settings: "ModelSettings") -> None:
