@@ -370,3 +370,27 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
     small, big = most(1), most(1000)
     assert big - small < 20_000, "KiB"
+
+
+def test_a_signal_that_is_ignored_stays_so(data: Path, tmp_path: Path) -> None:
+    """What a background shell or nohup has ignored does not end it."""
+    code = """
+        import os, signal
+        def score(data, model, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+            return data["a"]
+    """
+    model = write_model(tmp_path / "m", code, REGRESSION)
+    done = subprocess.run(
+        [
+            *("/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"),
+            *command("score", "--code-dir", model, "--input", data),
+        ],
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=CAP,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 26
