@@ -72,6 +72,17 @@ def test_chunks_have_all_rows_in_order(tmp_path: Path, name: str, rows: int) -> 
     assert shares[-1] == pytest.approx(1.0, abs=0.01)  # a stream has a mark at its end
 
 
+def test_marks_and_line_ends_of_other_systems_stay_out_of_the_data(tmp_path: Path) -> None:
+    """A byte order mark is part of no chunk's columns, and CRLF of no value."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\r\n1,x\r\n2,y\r\n\r\n3,z\r\n")
+    frames = [read(chunk) for chunk in chunks(path, 2)]
+    assert [frame.to_dict("list") for frame in frames] == [
+        {"a": [1, 2], "b": ["x", "y"]},
+        {"a": [3], "b": ["z"]},
+    ]
+
+
 def test_a_chunk_says_which_rows_it_has(tmp_path: Path) -> None:
     """Rows are counted from 1, as in an editor without the header."""
     path = written(tmp_path, "all.csv")
