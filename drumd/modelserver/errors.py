@@ -35,3 +35,30 @@ class HookError(Exception):
         super().__init__(message)
         self.hook = hook
         self.status = status
+
+
+class ModelError(Exception):
+    """Raise this in a hook to choose the HTTP status and the message that the client gets.
+
+        raise drumd.ModelError("the customer is not known", status=404)
+
+    `status` is from 400 to 599. The message goes to the client as it is.
+    """
+
+    def __init__(self, message: str, status: int = HTTPStatus.INTERNAL_SERVER_ERROR) -> None:
+        super().__init__(message)
+        if not is_error_status(status):
+            raise ValueError(f"cannot answer with status {status!r}: it must be from 400 to 599")
+        self.status = int(status)
+
+
+def is_error_status(status: object) -> bool:
+    """Return whether `status` is an HTTP status that tells of an error."""
+    return (
+        isinstance(status, int)
+        and HTTPStatus.BAD_REQUEST <= status <= _LAST_STATUS
+        and not isinstance(status, bool)
+    )
+
+
+_LAST_STATUS = 599

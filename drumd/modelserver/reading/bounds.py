@@ -1,0 +1,38 @@
+"""What few bytes may not become: a table that fills the memory."""
+
+from collections.abc import Iterable
+
+from drumd.modelserver.errors import RequestError
+
+_FREE_CELLS = 1_000_000
+_CELLS_PER_BYTE = 64
+"""Formats that pack (bits, runs, compression) are meant to; a bomb comes to far more than this."""
+_FREE_ROWS = 10_000
+_ROWS_PER_BYTE = 8
+
+
+def bound_cells(rows: int, columns: int, size: int) -> None:
+    """Refuse a table that is out of all proportion to the `size` of its body, in bytes."""
+    if rows * columns > _FREE_CELLS + _CELLS_PER_BYTE * size:
+        raise RequestError(
+            f"cannot read the data: {size} bytes would become {rows} rows of {columns} columns, "
+            "nearly all of them empty; send each row with all of its columns"
+        )
+
+
+def bound_rows(rows: int, size: int) -> None:
+    """Refuse a sparse matrix with far more rows than its body, of `size` bytes, can fill."""
+    if rows > _FREE_ROWS + _ROWS_PER_BYTE * size:
+        raise RequestError(
+            f"cannot read the data: {size} bytes claim to be {rows} rows, nearly all of them "
+            "empty; send fewer rows at a time"
+        )
+
+
+def refuse_duplicates(names: Iterable[str]) -> None:
+    """Refuse columns of the same name: a model could not tell which is meant."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise RequestError(f"cannot read the data: the column {name!r} is there twice")
+        seen.add(name)
