@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 
 from drumd.config.modelserver.reading import read_settings
+from drumd.modelserver import proxy_flask, telemetry
 from drumd.modelserver.calls import EXCHANGE, Answer, Call, Exchange, error_answer
 from drumd.modelserver.extension import extend
 from drumd.modelserver.model import Model
@@ -40,6 +41,8 @@ def app_of(model: Model) -> Flask:
     app.register_error_handler(
         Exception, lambda error: _response(service.failure(error, _exchange().request_id))
     )
+    proxy_flask.mount(app, settings)
+    telemetry.instrument_flask(app, settings)
     extend(app, EXTENSION, settings.code_dir)
     # Last, so that it sees what the extension's own layers answer.
     app.wsgi_app = Exchanges(app.wsgi_app, service)  # type: ignore[method-assign]  # Flask's own way

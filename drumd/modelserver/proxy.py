@@ -5,7 +5,6 @@ the path and the query that it is asked for, which go on byte for byte, and noth
 """
 
 import errno
-import json
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -13,10 +12,13 @@ from http import HTTPStatus
 import httpx
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
+from drumd.modelserver import jsonbytes
+from drumd.modelserver.calls import JSON, REQUEST_ID
+from drumd.modelserver.routes import PROXIED
 
-log = logging.getLogger("drumd.modelserver")
+log = logging.getLogger("drumd.model")
 
-MOUNTS = ("/directAccess", "/nim")
+MOUNTS = tuple(f"/{each}" for each in PROXIED)
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 CONNECT_TIMEOUT = 5.0
@@ -25,7 +27,7 @@ POOL_TIMEOUT = 1.0
 """Seconds that a request waits for one of the connections to become free."""
 IDLE = 1.0
 """Seconds that a connection is kept for the next request. Any usual server keeps one for longer
-(Gunicorn 2, Uvicorn 5); a request on a connection that the backend is just closing would be lost."""
+(Gunicorn 2, Uvicorn 5); a request on one that the backend is just closing would be lost."""
 RETRY_AFTER = "1"
 """Seconds, as the header has them."""
 
@@ -37,7 +39,7 @@ _HOP_BY_HOP = frozenset(
     b"transfer-encoding upgrade".split()
 )
 # Host is the backend's own name. Expect is answered by this server, when it reads the body.
-_NOT_TO_BACKEND = _HOP_BY_HOP | {b"host", b"expect", b"via", b"content-length"}
+_NOT_TO_BACKEND = _HOP_BY_HOP | {b"host", b"expect", b"via", b"content-length", REQUEST_ID.encode()}
 # This server says both itself.
 _NOT_TO_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
 
@@ -61,9 +63,9 @@ class Refusal(Exception):  # noqa: N818 - an answer
     def __init__(self, status: int, message: str, *, retry_after: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = json.dumps({"message": f"ERROR: {message}"}, ensure_ascii=False).encode()
+        self.body = jsonbytes.dumps({"message": f"ERROR: {message}"})
         self.headers: Headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", JSON.encode()),
             (b"content-length", str(len(self.body)).encode()),
         ]
         if retry_after is not None:
@@ -90,12 +92,15 @@ class Route:
         headers: Headers,
         body: httpx.AsyncByteStream | httpx.SyncByteStream,
         *,
+        request_id: str,
         root: str = "",
     ) -> httpx.Request:
         """Return what the backend is asked; `root` is where the server put the app.
 
         `target` is a request line's: a path, perhaps with a query. Raises `Refusal`.
         """
+        if wants_websocket(headers):
+            raise no_websockets()
         if self._backend is None:
             raise Refusal(
                 HTTPStatus.NOT_FOUND,
@@ -110,6 +115,7 @@ class Route:
             headers=[
                 (b"host", authority(self._backend).encode()),
                 *to_backend(headers),
+                (REQUEST_ID.encode(), request_id.encode("latin-1")),
                 *framing,
             ],
             stream=body if framing else httpx.ByteStream(b""),

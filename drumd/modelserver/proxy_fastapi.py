@@ -14,6 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.modelserver import proxy, telemetry
+from drumd.modelserver.asgi import exchange_of
 from drumd.modelserver.proxy import ClientGone, Refusal
 
 Message = dict[str, Any]
@@ -123,14 +124,13 @@ class _Endpoint:
             await answer.refuse(refusal)
 
     async def _ask(self, scope: Message, body: "_Body") -> httpx.Response:
-        if proxy.wants_websocket(scope["headers"]):
-            raise proxy.no_websockets()
         query = scope["query_string"]
         request = self._route.request(
             scope["method"],
             scope["raw_path"] + (b"?" + query if query else b""),
             scope["headers"],
             body,
+            request_id=exchange_of(scope).request_id,
             root=scope.get("root_path", ""),
         )
         if request.stream is not body:

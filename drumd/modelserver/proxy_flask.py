@@ -15,6 +15,7 @@ from werkzeug.wsgi import get_input_stream
 
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.modelserver import proxy, telemetry
+from drumd.modelserver.calls import EXCHANGE
 from drumd.modelserver.proxy import BrokenAnswer, ClientGone, Refusal
 from drumd.modelserver.proxy_transport import WatchingTransport, watching
 
@@ -94,13 +95,12 @@ class _View:
 
     def _relay(self, environ: dict[str, Any], sock: Any) -> Response:
         headers = _headers(environ)
-        if proxy.wants_websocket(headers):
-            raise proxy.no_websockets()
         asked = self._route.request(
             environ["REQUEST_METHOD"],
             _target(environ),
             headers,
             _Body(environ, self._settings.max_body),
+            request_id=environ[EXCHANGE].request_id,
             root=environ.get("SCRIPT_NAME", ""),
         )
         try:
