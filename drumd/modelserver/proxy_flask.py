@@ -30,13 +30,15 @@ def mount(app: Flask, settings: ModelSettings) -> None:
     for each in proxy.MOUNTS:
         view = _View(settings, each, client)
         for path in (f"{settings.url_prefix}{each}", f"{settings.url_prefix}{each}/<rest:path>"):
-            app.add_url_rule(
-                path,
-                endpoint=f"proxy{each}",
-                view_func=view,
-                methods=list(proxy.METHODS),
-                provide_automatic_options=False,
-            )
+            for websocket in (False, True):  # Werkzeug asks for rules of their own
+                app.add_url_rule(
+                    path,
+                    endpoint=f"proxy{each}",
+                    view_func=view,
+                    methods=["GET"] if websocket else list(proxy.METHODS),
+                    provide_automatic_options=False,
+                    websocket=websocket,
+                )
 
 
 class _Rest(BaseConverter):

@@ -70,13 +70,16 @@ class Backend:
 
     def _serve(self, sock: socket.socket) -> None:
         sock.settimeout(CAP)
-        with sock, contextlib.suppress(OSError, EOFError), sock.makefile("rb") as reader:
+        with sock, contextlib.suppress(OSError), sock.makefile("rb") as reader:
             while line := reader.readline().decode("latin-1"):
                 method, target, _ = line.split()
                 asked = Asked(method, target, list(_headers(reader.readline)))
                 self.asked.append(asked)
-                if not target.partition("?")[0].endswith("/early"):
+                try:
                     _read_body(asked, reader.readline, reader.read)
+                except (EOFError, OSError, ValueError):
+                    asked.left.set()
+                    return
                 if not self._answer(sock, asked):
                     return
 
@@ -129,9 +132,7 @@ def _headers(readline: Callable[[], bytes]) -> Iterator[tuple[str, str]]:
         yield name.lower(), value.strip()
 
 
-def _read_body(
-    asked: Asked, readline: Callable[[], bytes], read: Callable[[int], bytes]
-) -> None:
+def _read_body(asked: Asked, readline: Callable[[], bytes], read: Callable[[int], bytes]) -> None:
     if asked.all("transfer-encoding"):
         while size := int(readline(), 16):
             asked.body += _exactly(read, size)

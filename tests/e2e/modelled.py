@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.daemon import CHECKOUT, Daemon, free_port
+from tests.e2e.daemon import CHECKOUT, Daemon
 from tests.e2e.served import Served, toml
 from tests.waiting import CAP
 
@@ -118,7 +118,7 @@ def models(
     code_dir.mkdir()
     (code_dir / "custom.py").write_text(CUSTOM)
     names = [f"{server}-{variant}" for server in servers for variant in variants]
-    ports = {name: free_port() for name in names}
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
     pools = {}
     for name in names:
         server, _, variant = name.partition("-")
@@ -146,6 +146,13 @@ def models(
     finally:
         daemon.end()
         sys.stdout.write(daemon.text())  # captured, and shown when a test failed
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return different ports; one by one, the kernel may name one twice."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _environ(directory: Path) -> dict[str, str]:
