@@ -21,6 +21,7 @@ from drumd.config.modelserver.target import Target
 from drumd.modelserver.blame import described
 from drumd.modelserver.errors import LoadError
 from drumd.modelserver.interruptions import is_the_users_own
+from drumd.modelserver.shown import some_of
 
 ENTRY_POINTS = "drumd.artifacts"
 
@@ -72,15 +73,11 @@ def load(path: Path) -> Artifact:
 def choices(code_dir: Path) -> str:
     """Return what a model directory may hold, and what this one does, for a message."""
     found = [path.name for path in sorted(code_dir.iterdir()) if not path.name.startswith(".")]
-    shown = ", ".join(found[:_MAX_SHOWN]) + (" …" if len(found) > _MAX_SHOWN else "")
     suffixes = ", ".join(_kinds())
     return (
-        f"{code_dir} has {shown or 'no files'}; it must have a custom.py with load_model, "
+        f"{code_dir} has {some_of(found) or 'no files'}; it must have a custom.py with load_model, "
         f"or one file that ends in {suffixes}"
     )
-
-
-_MAX_SHOWN = 10
 
 
 def _files(code_dir: Path) -> list[Path]:
@@ -120,9 +117,9 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _load_onnx(path: Path) -> Any:
-    from drumd.modelserver import onnx  # noqa: PLC0415 - as above
+    from drumd.modelserver import onnx_models  # noqa: PLC0415 - as above
 
-    return onnx.load(path)
+    return onnx_models.load(path)
 
 
 _BUILT_IN = (

@@ -39,7 +39,12 @@ class Body:
         self._pieces.append(piece)
 
     def whole(self) -> bytes:
-        """Return all that arrived."""
+        """Return all of it, once no more comes; raise `RequestError` when that is too early."""
+        if self.length is not None and self._size < self.length:
+            raise RequestError(
+                f"cannot read the body: it ended after {self._size} of {self.length} bytes",
+                HTTPStatus.BAD_REQUEST,
+            )
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def _check(self, size: int) -> None:

@@ -12,6 +12,7 @@ from drumd.modelserver.labels import assigned, matched
 from drumd.modelserver.payload import Predictions
 from drumd.modelserver.plain import plain_column
 from drumd.modelserver.running import cannot
+from drumd.modelserver.shown import quoted, short, some_of
 
 _DEFAULT_NAME = "Predictions"
 _SUM_TOLERANCE = 1e-3
@@ -50,7 +51,7 @@ class Checker:
             except (ValueError, TypeError) as error:
                 self._fail(hook, f"returned {_kind(returned)} that is no table: {error}")
             return self._named(hook, array)
-        self._fail(hook, f"returned {_kind(returned)}")
+        return self._fail(hook, f"returned {_kind(returned)}")
 
     def predictions(self, hook: str, returned: Any, rows: int | None) -> Predictions:
         """Return checked predictions for `rows` rows (None: unknown); raise `HookError`."""
@@ -59,7 +60,7 @@ class Checker:
             self._fail(hook, f"returned {len(frame)} rows for {rows}", f"expected {rows}")
         names = list(frame.columns)
         if len(set(map(str, names))) != len(names):
-            self._fail(hook, f"returned columns of the same name: {_listed(names)}")
+            self._fail(hook, f"returned columns of the same name: {quoted(names)}")
         if self._target.type.has_labels:
             return self._labelled(hook, frame)
         column = self._value_column(hook, names)
@@ -81,8 +82,8 @@ class Checker:
         missing = [label for label in labels if label not in found.values()]
         if missing:
             unexpected = [name for name in names if name not in found]
-            also = f" and has {_listed(unexpected)} instead" if unexpected else ""
-            self._fail(hook, f"returned no column for {_listed(missing)}{also}")
+            also = f" and has {quoted(unexpected)} instead" if unexpected else ""
+            self._fail(hook, f"returned no column for {quoted(missing)}{also}")
         column_of = {label: column for column, label in found.items()}
         matrix = self._probabilities(hook, frame[[column_of[label] for label in labels]])
         if self._target.type is not TargetType.MULTILABEL:
@@ -135,7 +136,7 @@ class Checker:
                 except (ValueError, TypeError):
                     self._fail(
                         hook,
-                        f"returned {_shown(value)} for {str(name)!r} in row {row}",
+                        f"returned {short(value)} for {str(name)!r} in row {row}",
                         "expected numbers",
                     )
         self._fail(hook, "returned what cannot be made numbers", "expected numbers")
@@ -144,7 +145,7 @@ class Checker:
         values = column.tolist()
         for row, value in enumerate(values):
             if not isinstance(value, str):
-                self._fail(hook, f"returned {_shown(value)} in row {row}", "expected text")
+                self._fail(hook, f"returned {short(value)} in row {row}", "expected text")
         return [str(value) for value in values]
 
     def _value_column(self, hook: str, names: list[Any]) -> Any:
@@ -153,7 +154,7 @@ class Checker:
         for wanted in (self._target.name, _DEFAULT_NAME):
             if wanted in names:
                 return wanted
-        self._fail(hook, f"returned the columns {_listed(names)}")
+        return self._fail(hook, f"returned the columns {quoted(names)}")
 
     def _named(self, hook: str, array: Any) -> pd.DataFrame:
         """Return an array as a DataFrame; its columns are those of the model's classes."""
@@ -176,7 +177,7 @@ class Checker:
         raise HookError(hook, f"{cannot(hook)} {what}; {expected or self._expected()}")
 
     def _expected(self) -> str:
-        labels = ", ".join(self._target.labels)
+        labels = some_of(self._target.labels)
         match self._target.type:
             case TargetType.BINARY:
                 return (
@@ -203,15 +204,3 @@ def _extra(frame: pd.DataFrame, used: set[Any]) -> dict[str, list[Any]]:
 
 def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
-
-
-def _listed(names: Sequence[Any]) -> str:
-    return ", ".join(map(repr, map(str, names)))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} …"
-
-
-_MAX_SHOWN = 60

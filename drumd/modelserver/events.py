@@ -2,15 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from drumd.modelserver import jsonbytes
-from drumd.modelserver.failures import explain
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _DONE = b"data: [DONE]\n\n"
-_log = logging.getLogger("drumd.model")
+_log = logging.getLogger("drumd.modelserver")
 
 
 class EventStream:
@@ -20,10 +19,15 @@ class EventStream:
     be closed by another thread than the one that reads it.
     """
 
-    def __init__(self, chunks: Iterator[Any], request_id: str) -> None:
-        """Raise whatever the source raises before its first chunk."""
+    def __init__(
+        self, chunks: Iterator[Any], explain: Callable[[Exception], tuple[int, str]]
+    ) -> None:
+        """Raise whatever the source raises before its first chunk.
+
+        `explain` returns status and message for what it raises later.
+        """
         self._chunks = chunks
-        self._request_id = request_id
+        self._explain = explain
         self._ahead: list[bytes] = []
         self._ended = False
         self._closed = False
@@ -51,27 +55,26 @@ class EventStream:
             return self._ahead.pop(0)
 
     def close(self) -> None:
-        """End the source, whether it was read to its end or not."""
+        """End the source, whether it was read to its end or not; may be called repeatedly."""
         with self._turn:
             self._ended = True
-            if self._closed:
+            close = getattr(self._chunks, "close", None)
+            if self._closed or close is None:
                 return
             self._closed = True
-            close = getattr(self._chunks, "close", None)
-            if close is None:
-                return
             try:
                 close()
-            except Exception:  # noqa: BLE001 - nobody is left to be told
-                _log.exception("request %s: the chat's stream did not close", self._request_id)
+            except Exception:  # noqa: BLE001 - whatever it raises
+                # Nobody is left to be told.
+                _log.exception("a chat's stream did not close")
 
     def _fetch(self) -> None:
         try:
             self._ahead.append(_event(next(self._chunks)))
         except StopIteration:
             self._end()
-        except Exception as error:  # noqa: BLE001 - the status is sent; an event is all that can tell
-            status, message = explain(error, self._request_id)
+        except Exception as error:  # noqa: BLE001 - the status is sent: only an event can tell
+            status, message = self._explain(error)
             told = {"error": {"message": f"ERROR: {message}", "code": status}}
             self._ahead.append(_event(told))
             self.close()

@@ -1,15 +1,14 @@
 """What a model directory adds to the app that serves it: `init_app(app)`."""
 
-import importlib.util
 import inspect
-import sys
-import traceback
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from drumd.errors import PlainError
+from drumd.modelserver.blame import described, user_traceback
 from drumd.modelserver.errors import LoadError
+from drumd.modelserver.hooks import import_file
+from drumd.modelserver.interruptions import is_the_users_own
 
 _FUNCTION = "init_app"
 
@@ -22,47 +21,20 @@ def extend(app: Any, file_name: str, code_dir: Path) -> None:
     path = code_dir / file_name
     if not path.is_file():
         return
-    try:
-        module = _imported(path)
-    except PlainError:
-        raise
-    except BaseException as error:
-        raise _load_error(f"cannot import {file_name}", error, path) from error
-    function = getattr(module, _FUNCTION, None)
+    function = getattr(import_file(path, code_dir), _FUNCTION, None)
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise LoadError(
-            f"cannot use {file_name}: it has no function {_FUNCTION}(app); define it, "
-            "without async, or remove the file"
+            f"cannot use {file_name}: it has no plain function {_FUNCTION}; "
+            f"define def {_FUNCTION}(app), or remove the file"
         )
     try:
         function(app)
     except PlainError:
         raise
     except BaseException as error:
-        raise _load_error(
-            f"cannot extend the app: {_FUNCTION} in {file_name}", error, path
+        if not is_the_users_own(error):
+            raise
+        raise LoadError(
+            f"cannot extend the app: {_FUNCTION} in {file_name} raised {described(error)}",
+            user_traceback(error, code_dir),
         ) from error
-
-
-def _imported(path: Path) -> ModuleType:
-    name = path.stem
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise LoadError(f"cannot import {path.name}: Python knows no loader for it")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _load_error(doing: str, error: BaseException, path: Path) -> LoadError:
-    frames = error.__traceback__
-    # What came before the file's own lines says nothing to its author.
-    while frames is not None and frames.tb_frame.f_code.co_filename != str(path):
-        frames = frames.tb_next
-    lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
-    return LoadError(f"{doing} raised {type(error).__name__}: {error}", "".join(lines))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import drumd
 from drumd.config.modelserver.target import TargetType
-from drumd.modelserver import jsonbytes
+from drumd.modelserver import jsonbytes, reading
 from drumd.modelserver.calls import Answer, json_answer
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.events import CONTENT_TYPE, EventStream
-from drumd.modelserver.multipart import is_form, payload_of
+from drumd.modelserver.multipart import MEDIA_TYPE, is_form, payload_of
 from drumd.modelserver.payload import Payload
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from drumd.modelserver.service import Service
 
 FORMATS = {
-    "csv": ["text/csv"],
-    "json": ["application/json"],
-    "mtx": ["text/mtx"],
-    "arrow": ["application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"],
-    "form": ["multipart/form-data"],
+    "csv": [reading.CSV],
+    "json": [reading.JSON],
+    "mtx": [reading.MATRIX_MARKET],
+    "arrow": [reading.ARROW_STREAM, reading.ARROW_FILE],
+    "form": [MEDIA_TYPE],
 }
 """Media types of data, by what they are called."""
 _CHAT = ("/chat/completions", "/v1/chat/completions", "/models", "/v1/models")
@@ -117,11 +117,6 @@ def predictions_answer(predictions: Predictions) -> Answer:
             dict(zip(names, row, strict=True))
             for row in zip(*predictions.extra.values(), strict=True)
         ]
-    try:
-        return Answer(jsonbytes.dumps(answer))
-    except ValueError:
-        # A column of the model's own may have gaps, which a table holds as NaN.
-        answer["extraModelOutput"] = jsonbytes.without_nan(answer.get("extraModelOutput"))
     return Answer(_dumped(answer, "score"))
 
 
@@ -145,7 +140,7 @@ def chat(service: Service, call: Call) -> Answer:
     if isinstance(found, dict):
         return Answer(_dumped(found, "chat"))
     return Answer(
-        EventStream(found, call.request_id),
+        EventStream(found, lambda error: service.explain(error, call.request_id)),
         content_type=CONTENT_TYPE,
         # A proxy that collects the answer first would make it no stream.
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},

@@ -1,11 +1,11 @@
-"""The functions of a model directory's custom.py: finding them, and checking how they are called."""
+"""The functions of a model directory's custom.py: finding them, and how they are called."""
 
 import difflib
 import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,14 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "chat": ("completion_create_params", "model"),
     "get_supported_llm_models": ("model",),
 }
-"""Each hook's parameters, in the order in which it gets them. By name it gets more: see `Hook`."""
+"""Each hook's parameters, in the order in which it gets them."""
+
+OFFERED: Mapping[str, tuple[str, ...]] = {
+    "score": ("positive_class_label", "negative_class_label", "class_labels", "headers"),
+    "score_unstructured": ("query", "mimetype", "charset", "headers"),
+    "chat": ("headers",),
+}
+"""What a hook gets by name besides, if it takes it."""
 
 _NEAR = 0.8
 """Likeness from which a name is taken for a misspelt hook: `load_models`, `post_proces`."""
@@ -41,8 +48,7 @@ class Hook:
     """One function of custom.py, and what it can be given.
 
     It is called with its parameters by position, or by name if that is how it takes them
-    (`def init(**kwargs)`). Of what is offered by name on top of them (`headers`, say) it gets what
-    it takes.
+    (`def init(**kwargs)`). Of what is `OFFERED` besides it gets what it takes.
     """
 
     name: str
@@ -120,13 +126,17 @@ def checked_hook(name: str, function: Any) -> Hook:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # C code that does not say
         return Hook(name, function, by_name=False, takes=frozenset())
-    by_name = not _fits(signature, HOOKS[name])
-    if by_name and not _fits(signature, (), dict.fromkeys(HOOKS[name])):
-        raise LoadError(
-            f"cannot load the model: {name} in {_SHOWN_NAME} takes {signature}, "
-            f"but is called with ({', '.join(HOOKS[name])})"
-        )
-    return Hook(name, function, by_name, _further(signature, 0 if by_name else len(HOOKS[name])))
+    for by_name in (False, True):
+        takes = _further(signature, 0 if by_name else len(HOOKS[name]))
+        positional = () if by_name else HOOKS[name]
+        named = (*(HOOKS[name] if by_name else ()), *OFFERED.get(name, ()))
+        if _fits(signature, positional, [each for each in named if takes is None or each in takes]):
+            return Hook(name, function, by_name, takes)
+    offered = "".join(f", {each}=…" for each in OFFERED.get(name, ()))
+    raise LoadError(
+        f"cannot load the model: {name} in {_SHOWN_NAME} takes {signature}, "
+        f"but is called with ({', '.join(HOOKS[name])}{offered})"
+    )
 
 
 def misspelt(module: ModuleType, found: Mapping[str, Hook]) -> dict[str, str]:
@@ -143,11 +153,9 @@ def misspelt(module: ModuleType, found: Mapping[str, Hook]) -> dict[str, str]:
     return near
 
 
-def _fits(
-    signature: inspect.Signature, positional: tuple[str, ...], named: Mapping[str, None] = {}
-) -> bool:
+def _fits(signature: inspect.Signature, positional: Iterable[str], named: Iterable[str]) -> bool:
     try:
-        signature.bind(*positional, **named)
+        signature.bind(*positional, **dict.fromkeys(named))
     except TypeError:
         return False
     return True

@@ -1,8 +1,6 @@
 """JSON as every answer has it: the same bytes from each server."""
 
 import json
-import math
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -14,17 +12,6 @@ def dumps(value: Any) -> bytes:
     """
     # A lone surrogate has no UTF-8; it can only have come from a text that was broken before.
     return _ENCODER.encode(value).encode("utf-8", "replace")
-
-
-def without_nan(value: Any) -> Any:
-    """Return a copy in which null stands for each number that JSON has no word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return value
 
 
 def _plain(value: Any) -> Any:

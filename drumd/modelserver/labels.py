@@ -29,9 +29,9 @@ def assigned(columns: Iterable[Any], labels: Sequence[str]) -> dict[Any, str]:
             rest.append(column)
     numbers = {value: label for label in left if (value := _number(label)) is not None}
     for column in rest:
-        label = numbers.pop(_number(column), None)
-        if label is not None:
-            found[column] = label
+        number = _number(column)
+        if number is not None and number in numbers:
+            found[column] = numbers.pop(number)
     return found
 
 

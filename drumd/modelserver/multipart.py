@@ -7,6 +7,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from drumd.modelserver import reading
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
 
@@ -17,10 +18,10 @@ _PARTS = 100
 """Fields that a form may have: each one costs far more memory than its bytes."""
 _SHOWN = 10
 _BY_SUFFIX = {
-    ".csv": "text/csv",
-    ".mtx": "text/mtx",
-    ".json": "application/json",
-    ".arrow": "application/vnd.apache.arrow.stream",
+    ".csv": reading.CSV,
+    ".mtx": reading.MATRIX_MARKET,
+    ".json": reading.JSON,
+    ".arrow": reading.ARROW_STREAM,
 }
 _SAYS_NOTHING = ("", "application/octet-stream", "text/plain")
 """What clients send for a file whose type they do not know."""
@@ -78,7 +79,8 @@ class _Part:
         if media_type.strip().lower() not in _SAYS_NOTHING:
             return own
         dot = self.file_name.rfind(".")
-        found = _BY_SUFFIX.get(self.file_name[dot:].lower(), "text/csv") if dot >= 0 else "text/csv"
+        suffix = self.file_name[dot:].lower() if dot >= 0 else ""
+        found = _BY_SUFFIX.get(suffix, reading.CSV)
         return f"{found};{parameters}" if parameters else found
 
 

@@ -73,7 +73,11 @@ def row_count(data: Any) -> int | None:
 
 
 def _offered(target: Target) -> dict[str, Any]:
-    """Return what score hooks are told of the labels."""
+    """Return what score hooks are offered by name: the labels, and headers, if there are any."""
+    return {"headers": {}} | _label_arguments(target)
+
+
+def _label_arguments(target: Target) -> dict[str, Any]:
     if target.type is TargetType.BINARY:
         positive, negative = target.labels
         return {"positive_class_label": positive, "negative_class_label": negative}
@@ -83,12 +87,8 @@ def _offered(target: Target) -> dict[str, Any]:
 
 
 def _no_predictor(loaded: Loaded, target: Target) -> str:
-    method = "predict_proba" if target.type.has_labels else "predict"
-    return (
-        f"cannot load the model: its target is {target.type}, but the model, "
-        f"a {type(loaded.model).__name__}, has no {method}; "
-        "write score in custom.py, or train it with probabilities"
-        if target.type.has_labels
-        else f"cannot load the model: its target is {target.type}, but the model, "
-        f"a {type(loaded.model).__name__}, has no {method}; write score in custom.py"
-    )
+    kind = type(loaded.model).__name__
+    told = f"cannot load the model: its target is {target.type}, but the model, a {kind}, has no "
+    if target.type.has_labels:
+        return f"{told}predict_proba; train it with probabilities, or write score in custom.py"
+    return f"{told}predict; write score in custom.py"

@@ -11,6 +11,10 @@ from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.artifacts import Kind
 from drumd.modelserver.errors import LoadError, RequestError
 from drumd.modelserver.labels import matched
+from drumd.modelserver.shown import some_of
+
+_TABLE = 2
+"""Dimensions of what has rows and columns."""
 
 
 class Predictor(Protocol):
@@ -29,9 +33,9 @@ def find_predictor(model: Any, kind: Kind | None, target: Target) -> Predictor |
         predict = kind.predict
         return lambda data: predict(model, data, target)
     if type(model).__module__.startswith("onnxruntime."):
-        from drumd.modelserver import onnx  # noqa: PLC0415 - only such a model needs it
+        from drumd.modelserver import onnx_models  # noqa: PLC0415 - only such a model needs it
 
-        return onnx.OnnxPredictor(model, target)
+        return onnx_models.OnnxPredictor(model, target)
     if target.type.has_labels:
         return LabelPredictor(model, target) if hasattr(model, "predict_proba") else None
     if target.type is TargetType.ANOMALY:
@@ -71,8 +75,8 @@ class LabelPredictor:
             classes = None if classes is None or len(classes) != len(target.labels) else classes
         elif classes is not None and matched(classes, target.labels) is None:
             raise LoadError(
-                f"cannot load the model: its classes are {', '.join(map(str, classes))}, "
-                f"the labels of the target {', '.join(target.labels)}; set the labels to the classes"
+                f"cannot load the model: its classes are {some_of(classes)}, "
+                f"the target's labels {some_of(target.labels)}; set the labels to the classes"
             )
         self._classes = classes
 
@@ -120,7 +124,7 @@ def _fitting(model: Any, data: Any) -> Any:
     if isinstance(data, pd.DataFrame) and names is not None:
         return with_columns(data, [str(name) for name in names])
     count = getattr(model, "n_features_in_", None)
-    if count is None or len(getattr(data, "shape", ())) != len(("rows", "columns")):
+    if count is None or len(getattr(data, "shape", ())) != _TABLE:
         return data
     if data.shape[1] != count:
         raise RequestError(
@@ -137,12 +141,8 @@ def with_columns(data: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         return data
     missing = [name for name in names if name not in data.columns]
     if missing:
-        shown = ", ".join(missing[:_MAX_SHOWN]) + (" …" if len(missing) > _MAX_SHOWN else "")
         raise RequestError(
             f"cannot predict from these data: {len(missing)} of the model's {len(names)} columns "
-            f"are missing: {shown}"
+            f"are missing: {some_of(missing)}"
         )
     return data[names]
-
-
-_MAX_SHOWN = 10

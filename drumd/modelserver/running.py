@@ -52,8 +52,15 @@ class Runner:
             ) from error
 
     def run(self, name: str, call: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
-        """Call a hook, or what stands for it; raise `HookError`, or a `RequestError` of its own."""
+        """Call a hook as `guarded` does, and tell the watcher how long it took."""
         started = time.perf_counter()
+        try:
+            return self.guarded(name, call, *arguments, **offered)
+        finally:
+            self.watched(name, time.perf_counter() - started)
+
+    def guarded(self, name: str, call: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
+        """Call a hook, or what belongs to it; raise `HookError`, or a `RequestError` of its own."""
         try:
             return call(*arguments, **offered)
         except RequestError:
@@ -62,8 +69,6 @@ class Runner:
             if not is_the_users_own(error):
                 raise
             raise hook_error(name, error) from error
-        finally:
-            self.watched(name, time.perf_counter() - started)
 
     def watched(self, name: str, seconds: float) -> None:
         """Tell the watcher that a hook ran."""

@@ -62,8 +62,12 @@ class Service:
 
     def failure(self, error: Exception, request_id: str) -> Answer:
         """Return the answer for an exception."""
-        status, message = explain(error, request_id)
+        status, message = self.explain(error, request_id)
         return error_answer(message, status)
+
+    def explain(self, error: Exception, request_id: str) -> tuple[int, str]:
+        """Return the status and the message that a client gets for an exception; log the rest."""
+        return explain(error, request_id, self.settings.code_dir)
 
     def not_found(self, path: str) -> Answer:
         """Return the answer for a path that leads nowhere."""

@@ -1,7 +1,8 @@
 """What a parameter may be: its type, range and default, as the model or drumd itself says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from drumd.config.modelserver.metadata import METADATA, Metadata
@@ -10,7 +11,6 @@ from drumd.config.problems import ABSENT, Problem, nearest
 
 _KEY = "runtimeParameterDefinitions"
 _FIELDS = ("fieldName", "type", "defaultValue", "minValue", "maxValue", "allowEmpty", "description")
-_REQUIRED = ("fieldName", "type")
 _IGNORED = ("credentialType",)
 """Fields that others read."""
 
@@ -33,7 +33,7 @@ class Definition:
         The value is of this type, or of another one, or nothing.
         """
         found = checked(value, self.type)
-        if found is None or found == "" or found == {}:
+        if found is None or found in ("", {}):
             if not self.allow_empty:
                 raise ValueError("must not be empty")
             return found
@@ -75,8 +75,14 @@ def read_definitions(metadata: Metadata) -> tuple[dict[str, Definition], list[Pr
     problems: list[Problem] = []
     for at, item in enumerate(listed):
         origin = metadata.file.origin(_KEY, at)
-        definition, wrong = _read(item, f"{_KEY}[{at}]", origin)
-        problems += wrong
+        place = f"{_KEY}[{at}]"
+        if not isinstance(item, Mapping):
+            message = "must be a mapping with fieldName and type"
+            problems.append(Problem(key=place, message=message, origin=origin))
+            continue
+        reader = _Reader(item, place, origin)
+        definition = reader.definition()
+        problems += reader.problems
         if definition is None:
             continue
         if definition.name in found:
@@ -87,81 +93,87 @@ def read_definitions(metadata: Metadata) -> tuple[dict[str, Definition], list[Pr
     return found, problems
 
 
-def _read(item: Any, place: str, origin: str) -> tuple[Definition | None, list[Problem]]:
-    """Read one definition; what is wrong with its values leaves the rest of it in force."""
-    problems: list[Problem] = []
+@dataclass(slots=True)
+class _Reader:
+    """Reads one definition; what is wrong with its values leaves the rest of it in force."""
 
-    def wrong(field: str, message: str, suggestion: str = "", value: Any = ABSENT) -> None:
-        key = f"{name or place}.{field}" if field else (name or place)
-        problems.append(
-            Problem(key=key, value=value, message=message, suggestion=suggestion, origin=origin)
+    item: Mapping[Any, Any]
+    place: str
+    origin: str
+    problems: list[Problem] = dataclass_field(default_factory=list)
+
+    def definition(self) -> Definition | None:
+        self._look_at_fields()
+        name, said_type = self.item.get("fieldName"), self.item.get("type")
+        if not isinstance(name, str) or not name:
+            self._wrong("fieldName", "is missing" if name in (None, "") else "must be a string")
+            return None
+        self.place = name
+        if said_type in (None, ""):
+            self._wrong("type", "is missing")
+            return None
+        kind = parameter_type(said_type)
+        if kind is None:
+            self._wrong("type", "; ".join(unknown_type(said_type)), said_type)
+            return None
+        least, most = self._bounds(kind)
+        empty = self.item.get("allowEmpty", True)
+        if not isinstance(empty, bool):
+            self._wrong("allowEmpty", "must be true or false", empty)
+            empty = True
+        bare = Definition(
+            name=name, type=kind, least=least, most=most, allow_empty=empty, origin=self.origin
         )
+        return self._with_default(bare)
 
-    name = ""
-    if not isinstance(item, Mapping):
-        wrong("", "must be a mapping with fieldName and type")
-        return None, problems
-    given = item.get("fieldName")
-    name = given if isinstance(given, str) else ""
-    for field in item:
-        if field not in (*_FIELDS, *_IGNORED):
-            meant = nearest(str(field), _FIELDS)
-            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(_FIELDS)}"
-            wrong(str(field), "is no field of a definition", hint)
-    missing = [field for field in _REQUIRED if item.get(field) in (None, "")]
-    for field in missing:
-        wrong(field, "is missing")
-    if not name:
-        if "fieldName" not in missing:
-            wrong("fieldName", "must be a string", value=given)
-        return None, problems
-    if "type" in missing:
-        return None, problems
-    kind = parameter_type(item["type"])
-    if kind is None:
-        wrong("type", *unknown_type(item["type"]), value=item["type"])
-        return None, problems
-    bounds: dict[str, float | None] = {}
-    for field in ("minValue", "maxValue"):
+    def _look_at_fields(self) -> None:
+        for field in self.item:
+            if field not in (*_FIELDS, *_IGNORED):
+                meant = nearest(str(field), _FIELDS)
+                hint = f"did you mean {meant}?" if meant else f"there are {', '.join(_FIELDS)}"
+                self._wrong(str(field), f"is no field of a definition; {hint}")
+
+    def _bounds(self, kind: ParameterType) -> tuple[float | None, float | None]:
+        least, most = self._bound("minValue", kind), self._bound("maxValue", kind)
+        if least is not None and most is not None and least > most:
+            self._wrong("minValue", f"must be at most maxValue, which is {_number(most)}", least)
+            return None, None
+        return least, most
+
+    def _bound(self, field: str, kind: ParameterType) -> float | None:
+        value = self.item.get(field)
+        if value is not None and kind is not ParameterType.NUMERIC:
+            self._wrong(field, f"is for numeric parameters, and this one is a {kind}")
+            return None
         try:
-            bounds[field] = checked(item.get(field), ParameterType.NUMERIC)
+            bound: float | None = checked(value, ParameterType.NUMERIC)
         except ValueError as error:
-            bounds[field] = None
-            wrong(field, str(error), value=item[field])
-        if bounds[field] is not None and kind is not ParameterType.NUMERIC:
-            wrong(field, f"is for numeric parameters, and this one is a {kind}")
-    least, most = bounds["minValue"], bounds["maxValue"]
-    if least is not None and most is not None and least > most:
-        wrong("minValue", f"must be at most maxValue, which is {_number(most)}", value=least)
-        least = most = None
-    empty = item.get("allowEmpty", True)
-    if not isinstance(empty, bool):
-        wrong("allowEmpty", "must be true or false", value=empty)
-        empty = True
-    definition = Definition(
-        name=name, type=kind, least=least, most=most, allow_empty=empty, origin=origin
-    )
-    default = item.get("defaultValue")
-    if default in (None, ""):
-        return definition, problems
-    try:
-        value = definition.check(default)
-    except ValueError as error:
-        message, _, hint = str(error).partition("; ")
-        wrong("defaultValue", message, hint, shown(name, default, kind))
-        return definition, problems
-    return (
-        Definition(
-            name=name,
-            type=kind,
-            default=value,
-            least=least,
-            most=most,
-            allow_empty=empty,
-            origin=origin,
-        ),
-        problems,
-    )
+            self._wrong(field, str(error), value)
+            return None
+        return bound
+
+    def _with_default(self, definition: Definition) -> Definition:
+        default = self.item.get("defaultValue")
+        if default is None or default == "":
+            return definition
+        try:
+            return replace(definition, default=definition.check(default))
+        except ValueError as error:
+            value = shown(definition.name, default, definition.type)
+            self._wrong("defaultValue", str(error), value)
+            return definition
+
+    def _wrong(self, field: str, message: str, value: Any = ABSENT) -> None:
+        message, _, suggestion = message.partition("; ")
+        self.problems.append(
+            Problem(
+                key=f"{self.place}.{field}",
+                value=value,
+                message=message,
+                suggestion=suggestion,
+                origin=self.origin,
+            )
+        )
 
 
 def parameter_type(text: Any) -> ParameterType | None:

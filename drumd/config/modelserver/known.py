@@ -1,14 +1,15 @@
 """The runtime parameters that drumd itself reads: types, ranges, defaults, keys of drumd.toml."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from drumd.config.modelserver.definitions import check_range, range_in_words
-from drumd.config.modelserver.values import ParameterType, checked, plain
+from drumd.config.modelserver.definitions import range_in_words
+from drumd.config.modelserver.values import ParameterType, plain
 from drumd.config.problems import nearest
 
 MAX_WORKERS = 256
-"""As of a pool (`drumd.config.kinds`), which is too much to import for a worker; a test compares."""
+"""As in `drumd.config.kinds`, which is too much to import for a worker; a test compares."""
 _DAY = 86_400
 _MANY = 1_000_000_000
 
@@ -86,14 +87,11 @@ class Known:
     def _number(self, value: Any) -> float:
         # The type that the model gives it may be a string, since others read it as one.
         value = plain(value) if isinstance(value, str) else value
-        try:
-            number = checked(value, NUMERIC)
-            if number is None or (self.whole and number != int(number)):
-                raise ValueError
-            check_range(number, self.least, self.most)
-        except ValueError:
-            raise ValueError(f"must be {self._expected}") from None
-        return int(number) if self.whole else number
+        number = value if type(value) in (int, float) else math.nan
+        least, most = self.least or 0, self.most or 0  # every number has both
+        if not least <= number <= most or (self.whole and number != int(number)):
+            raise ValueError(f"must be {self._expected}")
+        return int(number) if self.whole else float(number)
 
     @property
     def _expected(self) -> str:

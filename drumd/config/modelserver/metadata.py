@@ -8,6 +8,8 @@ from typing import Any
 from drumd.config.modelserver.yamlfile import YamlFile, read_yaml
 from drumd.config.problems import Problem
 
+CODE_DIR = "CODE_DIR"
+"""The variable that names the model directory."""
 METADATA = "model-metadata.yaml"
 _MODEL = "inferenceModel"
 

@@ -27,6 +27,7 @@ from drumd.config.problems import ABSENT, Problem, nearest
 
 PREFIX = "MLOPS_RUNTIME_PARAM_"
 FILE = "RUNTIME_PARAMS_FILE"
+_ENVIRONMENT = "environment "
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,20 @@ class Parameter:
     """Where it was said: `environment MLOPS_RUNTIME_PARAM_X`, `params.yaml:3`."""
 
 
+def origin_of(parameter: Parameter) -> str:
+    """Return where a parameter was said, as origins of settings have it."""
+    where = "environment" if parameter.origin.startswith(_ENVIRONMENT) else parameter.origin
+    return f"runtime parameter {parameter.name} ({where})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
     """All parameters, and all that is wrong with them."""
 
     by_name: Mapping[str, Parameter]
     problems: tuple[Problem, ...]
-    digests: tuple[str, ...] = ()
-    """Of the files that were read."""
+    defined: frozenset[str] = frozenset()
+    """Names that the model has a definition of."""
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """Return the value of a parameter, or `otherwise` where it has none."""
@@ -81,8 +88,7 @@ def read_parameters(sayings: Sayings, metadata: Metadata, directory: Path) -> Pa
             problems.append(problem)
         if parameter is not None:
             found[name] = parameter
-    digests = tuple(each.digest for each in (metadata.file, file) if each.digest)
-    return Parameters(by_name=found, problems=tuple(problems), digests=digests)
+    return Parameters(by_name=found, problems=tuple(problems), defined=frozenset(definitions))
 
 
 def _file(sayings: Sayings, directory: Path) -> YamlFile:
@@ -118,11 +124,11 @@ def _of_file(
 
 def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Said]]:
     for variable in (each for each in sorted(PLAIN_VARIABLES) if environ.get(each)):
-        yield variable, _from_text(environ[variable], f"environment {variable}")
+        yield variable, _from_text(environ[variable], f"{_ENVIRONMENT}{variable}")
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(PREFIX)
         if variable.startswith(PREFIX) and name:
-            yield name, _from_text(text, f"environment {variable}")
+            yield name, _from_text(text, f"{_ENVIRONMENT}{variable}")
 
 
 def _from_text(text: str, origin: str) -> _Said:
@@ -188,7 +194,7 @@ def _value(name: str, said: _Said, definition: Definition | None) -> Any:
 def _typed_value(said: _Said, definition: Definition | None) -> Any:
     kind = parameter_type(said.type)
     if kind is None:
-        raise ValueError("; ".join(("has a type that " + unknown_type(said.type)[0],)))
+        raise ValueError(f"has a type that {unknown_type(said.type)[0]}")
     if definition is not None and definition.type is not kind:
         raise ValueError(f"is said to be a {kind}, and defined as a {definition.type}")
     return checked(said.value, kind)

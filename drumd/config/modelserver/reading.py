@@ -3,22 +3,32 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drumd.config.modelserver import known
 from drumd.config.modelserver.invalid import ModelSettingsInvalid
-from drumd.config.modelserver.metadata import read_metadata
+from drumd.config.modelserver.lookup import remember
+from drumd.config.modelserver.metadata import CODE_DIR, read_metadata
 from drumd.config.modelserver.parameters import Parameters, read_parameters
 from drumd.config.modelserver.sayings import Sayings
 from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.config.modelserver.targets import read_target
 from drumd.config.problems import Problem
 
-CODE_DIR = "CODE_DIR"
 URL_PREFIX = "URL_PREFIX"
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Everything that was read. What is wrong is a problem, and left at its default."""
+
+    settings: ModelSettings
+    parameters: Parameters
+    problems: tuple[Problem, ...]
 
 
 def read_settings(
@@ -26,23 +36,20 @@ def read_settings(
 ) -> ModelSettings:
     """Return what environment, `model-metadata.yaml` and the runtime parameters' file say.
 
-    `code_dir` is the model directory; without it, `CODE_DIR`, or the current one. Raise
-    `ModelSettingsInvalid` with all problems at once.
+    `code_dir` is the model directory; without it, `CODE_DIR`, or the current one. From then on
+    `RuntimeParameters` has the parameters that were read. Raise `ModelSettingsInvalid` with all
+    problems at once.
     """
     directory = code_dir if code_dir is not None else Path(environ.get(CODE_DIR) or ".")
-    settings, problems = settings_and_problems(Sayings(environ=environ), directory, Path.cwd())
-    if problems:
-        raise ModelSettingsInvalid(problems)
-    return settings
+    reading = read_all(Sayings(environ=environ), directory, Path.cwd())
+    if reading.problems:
+        raise ModelSettingsInvalid(reading.problems)
+    remember(reading.parameters)
+    return reading.settings
 
 
-def settings_and_problems(
-    sayings: Sayings, code_dir: Path, here: Path
-) -> tuple[ModelSettings, list[Problem]]:
-    """Return the settings in any case, and all that is wrong: what is, is left at its default.
-
-    Relative paths that flags and environment name are taken from `here`.
-    """
+def read_all(sayings: Sayings, code_dir: Path, here: Path) -> Reading:
+    """Read what a model server is told; relative paths that are said are taken from `here`."""
     code_dir = (here / code_dir.expanduser()).resolve()
     metadata = read_metadata(code_dir)
     parameters = read_parameters(sayings, metadata, here)
@@ -50,9 +57,8 @@ def settings_and_problems(
     prefix, wrong_prefix = _url_prefix(sayings)
     backend, wrong_backend = _backend(parameters)
     defaults = ModelSettings(code_dir=code_dir, target=target)
-    settings = ModelSettings(
-        code_dir=code_dir,
-        target=target,
+    settings = replace(
+        defaults,
         url_prefix=prefix,
         max_body=parameters.get(known.MAX_BODY, defaults.max_body),
         threads=parameters.get(known.THREADS, defaults.threads),
@@ -60,8 +66,12 @@ def settings_and_problems(
         request_timeout=parameters.get(known.REQUEST_TIMEOUT, defaults.request_timeout),
         backend=backend,
     )
-    problems = [*metadata.problems, *wrong_target, *parameters.problems]
-    return settings, [*problems, *wrong_prefix, *wrong_backend]
+    problems = (*metadata.problems, *wrong_target, *parameters.problems)
+    return Reading(
+        settings=settings,
+        parameters=parameters,
+        problems=(*problems, *wrong_prefix, *wrong_backend),
+    )
 
 
 def _url_prefix(sayings: Sayings) -> tuple[str, list[Problem]]:

@@ -14,8 +14,8 @@ class Sayings:
 
     def get(self, variable: str) -> tuple[str, str] | None:
         """Return what is said and where; None for nothing, and for an empty variable."""
-        if variable in self.flags:
-            return self.flags[variable], f"flag --{variable.lower().replace('_', '-')}"
+        if self.flags.get(variable):
+            return self.flags[variable], f"flag {flag_of(variable)}"
         said = self.environ.get(variable)
         return (said, f"environment {variable}") if said else None
 
@@ -33,3 +33,8 @@ class Saying:
     variable: str
     text: str
     origin: str
+
+
+def flag_of(variable: str) -> str:
+    """Return the flag that says the same as a variable."""
+    return "--" + variable.lower().replace("_", "-")

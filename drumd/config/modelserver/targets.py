@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drumd.config.modelserver.metadata import METADATA, Metadata
-from drumd.config.modelserver.sayings import Sayings
+from drumd.config.modelserver.sayings import Sayings, flag_of
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.config.problems import ABSENT, Problem, nearest
 
@@ -74,11 +74,10 @@ class _Reader:
         for variable, name in ((POSITIVE, "positiveClassLabel"), (NEGATIVE, "negativeClassLabel")):
             said = self.sayings.get(variable) or self.metadata.label(name)
             if said is None:
-                flag = "--" + variable.lower().replace("_", "-")
                 self._wrong(
                     variable,
                     "is missing: a binary model has two labels",
-                    f"set {flag}, {variable}, or inferenceModel: {name} in {METADATA}",
+                    f"set {flag_of(variable)}, {variable}, or inferenceModel: {name} in {METADATA}",
                 )
             else:
                 labels.append(said[0])

@@ -88,25 +88,13 @@ def checked(value: Any, kind: ParameterType) -> Any:
     if value is None:
         return None
     fits, expected = _FITS[kind]
-    if isinstance(value, bool) and kind is not ParameterType.BOOLEAN:
-        raise ValueError(f"must be {expected}")
-    if not isinstance(value, fits):
-        raise ValueError(f"must be {expected}")
-    if isinstance(value, float) and not math.isfinite(value):
+    is_one = isinstance(value, fits) and isinstance(value, bool) is (kind is ParameterType.BOOLEAN)
+    if not is_one or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"must be {expected}")
     return Credential(value) if kind is ParameterType.CREDENTIAL else value
 
 
-def looks_like(value: Any) -> ParameterType | None:
-    """Return the type that a plain value has; None for one that has none, such as a list."""
-    if isinstance(value, bool):
-        return ParameterType.BOOLEAN
-    if isinstance(value, int | float):
-        return ParameterType.NUMERIC
-    return ParameterType.STRING if isinstance(value, str) else None
-
-
-_FITS: dict[ParameterType, tuple[type | tuple[type, ...], str]] = {
+_FITS: dict[ParameterType, tuple[Any, str]] = {
     ParameterType.STRING: (str, "a string; numbers, dates, yes and no need quotes to be one"),
     ParameterType.BOOLEAN: (bool, "true or false"),
     ParameterType.NUMERIC: ((int, float), "a number"),

@@ -1,12 +1,14 @@
 """A YAML file that holds one mapping, with the line of each of its keys."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from drumd.config.problems import Problem
+
+Place = tuple[str | int, ...]
+"""The keys, and positions in lists, that lead to a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +20,9 @@ class YamlFile:
     data: Mapping[Any, Any] = field(default_factory=dict, repr=False)
     texts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The same, with every value as it is written: `yes` is a text here, no boolean."""
-    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict)
+    lines: Mapping[Place, int] = field(default_factory=dict)
     """By path: the keys of the mapping, and those of mappings and lists in it."""
     problems: tuple[Problem, ...] = ()
-    digest: str = ""
-    """Another one for other content; nothing for a file that cannot be read."""
 
     def origin(self, *path: str | int) -> str:
         """Return where the value at a path is said, such as `params.yaml:3`."""
@@ -32,26 +32,49 @@ class YamlFile:
 
 def read_yaml(file: Path, name: str, what: str) -> YamlFile:
     """Read `file`, which is shown as `name` and meant as `what` ("the runtime parameters")."""
-
-    def refused(message: str, suggestion: str = "", origin: str = name) -> YamlFile:
+    try:
+        content = _content(file)
+        root, data, texts = _parsed(content)
+    except _UnreadableError as error:
         problem = Problem(
             key=name,
-            message=f"cannot read {what}: {message}",
-            suggestion=suggestion,
-            origin=origin,
+            message=f"cannot read {what}: {error}",
+            suggestion=error.suggestion,
+            origin=f"{name}:{error.line}" if error.line else name,
         )
         return YamlFile(name=name, problems=(problem,))
+    lines: dict[Place, int] = {}
+    twice = list(_walk(root, (), lines, name))
+    return YamlFile(name=name, data=data, texts=texts, lines=lines, problems=tuple(twice))
 
+
+class _UnreadableError(Exception):
+    """cannot read a file."""
+
+    def __init__(self, message: str, suggestion: str = "", line: int = 0) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+        self.line = line
+
+
+def _content(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except FileNotFoundError:
-        return refused("there is no such file", f"looked for {file}")
-    except OSError as error:
-        return refused(os.strerror(error.errno or 0).lower())
+        raise _UnreadableError("there is no such file", f"looked for {file}") from None
+    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+        why = error.strerror if isinstance(error, OSError) else None
+        raise _UnreadableError((why or str(error)).lower()) from None
+
+
+def _parsed(content: bytes) -> tuple[Any, Mapping[Any, Any], Mapping[str, Any]]:
+    """Return YAML's nodes, and what they mean, and the same as texts; raise `_UnreadableError`."""
     try:
         import yaml  # noqa: PLC0415 - a model without such a file needs no YAML
     except ModuleNotFoundError:
-        return refused("PyYAML is not installed", "install it with pip install 'drumd[model]'")
+        raise _UnreadableError(
+            "PyYAML is not installed", "install it with pip install 'drumd[model]'"
+        ) from None
     try:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
         data = yaml.safe_load(content)
@@ -59,30 +82,24 @@ def read_yaml(file: Path, name: str, what: str) -> YamlFile:
         texts = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - see above
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        origin = name if mark is None else f"{name}:{mark.line + 1}"
-        return refused(f"it is no YAML: {error.problem or error.context}", origin=origin)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        line = 0 if mark is None else mark.line + 1
+        raise _UnreadableError(
+            f"it is no YAML: {error.problem or error.context}", line=line
+        ) from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
         # yaml makes numbers and dates by Python's own classes, which say what is wrong.
         said = str(error).splitlines()
-        return refused(f"it is no YAML: {said[0] if said else type(error).__name__}")
+        raise _UnreadableError(
+            f"it is no YAML: {said[0] if said else type(error).__name__}"
+        ) from None
     if data is None:
-        return YamlFile(name=name, digest=_digest(content))
-    if not isinstance(data, dict) or root is None:
-        return refused(
-            f"it is {_KINDS.get(type(data), 'no mapping')}, where a mapping is expected",
-            "write NAME: value, one a line",
+        return None, {}, {}
+    if not isinstance(data, dict):
+        found = _KINDS.get(type(data), "no mapping")
+        raise _UnreadableError(
+            f"it is {found}, where a mapping is expected", "write NAME: value, one a line"
         )
-    lines: dict[tuple[str | int, ...], int] = {}
-    twice: list[Problem] = []
-    _walk(root, (), lines, twice, name)
-    return YamlFile(
-        name=name,
-        data=data,
-        texts=texts,
-        lines=lines,
-        problems=tuple(twice),
-        digest=_digest(content),
-    )
+    return root, data, texts
 
 
 _KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
@@ -90,20 +107,17 @@ _DEEPEST = 4
 """Levels whose lines are told of: deeper ones are nobody's settings."""
 
 
-def _walk(
-    node: Any,
-    path: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
-    twice: list[Problem],
-    name: str,
-) -> None:
-    """Note the line of each key, and each key that is there twice: YAML takes the last."""
-    if len(path) >= _DEEPEST:
+def _walk(node: Any, path: Place, lines: dict[Place, int], name: str) -> Iterator[Problem]:
+    """Note the line of each key; yield a problem for each that is there twice: YAML takes the last.
+
+    A key is looked at only where it is a text, and not too deep.
+    """
+    if node is None or len(path) >= _DEEPEST:
         return
     if node.id == "sequence":
         for at, item in enumerate(node.value):
             lines[(*path, at)] = item.start_mark.line + 1
-            _walk(item, (*path, at), lines, twice, name)
+            yield from _walk(item, (*path, at), lines, name)
     if node.id != "mapping":
         return
     for key, value in node.value:
@@ -112,19 +126,11 @@ def _walk(
         inner = (*path, key.value)
         line = key.start_mark.line + 1
         if inner in lines:
-            twice.append(
-                Problem(
-                    key=".".join(map(str, inner)),
-                    message=f"is there twice, on lines {lines[inner]} and {line}",
-                    suggestion="leave one out",
-                    origin=f"{name}:{line}",
-                )
+            yield Problem(
+                key=".".join(map(str, inner)),
+                message=f"is there twice, on lines {lines[inner]} and {line}",
+                suggestion="leave one out",
+                origin=f"{name}:{line}",
             )
         lines[inner] = line
-        _walk(value, inner, lines, twice, name)
-
-
-def _digest(content: bytes) -> str:
-    import hashlib  # noqa: PLC0415 - as above
-
-    return hashlib.sha256(content).hexdigest()[:12]
+        yield from _walk(value, inner, lines, name)

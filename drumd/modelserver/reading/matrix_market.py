@@ -13,6 +13,9 @@ from drumd.modelserver.reading.bounds import bound_cells, bound_rows, refuse_dup
 from drumd.modelserver.reading.mediatype import MediaType, decode
 
 _BANNER = "%%matrixmarket"
+_BANNER_WORDS = 5
+_ARRAY_SIZES = 2
+_COORDINATE_SIZES = 3
 _FIELDS = ("real", "integer", "pattern", "unsigned-integer", "double")
 _MAX_COLUMNS = 2**31 - 1
 _EXPECTED = "begin with %%MatrixMarket matrix coordinate real general, then rows columns entries"
@@ -36,26 +39,23 @@ def read(payload: Payload, media_type: MediaType) -> Any:
         )
     if names is None:
         return matrix
-    return pd.DataFrame.sparse.from_spmatrix(matrix, columns=names)
+    return pd.DataFrame.sparse.from_spmatrix(matrix, columns=names)  # type: ignore[attr-defined]  # the stubs lack it
 
 
 def _size(data: bytes) -> tuple[int, int]:
     """Return rows and columns as the header claims them, if they are in proportion to the data."""
     stream = io.BytesIO(data)
     banner = stream.readline(200).decode("ascii", "replace").lower().split()
-    if (
-        len(banner) != len(["banner", "matrix", "layout", "field", "symmetry"])
-        or banner[0] != _BANNER
-    ):
+    if len(banner) != _BANNER_WORDS or banner[0] != _BANNER:
         raise _unreadable("it has no header", _EXPECTED)
     _, _, layout, field, _ = banner
     if field not in _FIELDS:
         raise _unreadable(f"its entries are {field!r}", f"send {', '.join(_FIELDS)}")
     numbers = _numbers(stream)
-    if layout == "array" and len(numbers) == len(("rows", "columns")):
+    if layout == "array" and len(numbers) == _ARRAY_SIZES:
         rows, columns = numbers
         bound_cells(rows, columns, len(data) // 64)
-    elif layout == "coordinate" and len(numbers) == len(("rows", "columns", "entries")):
+    elif layout == "coordinate" and len(numbers) == _COORDINATE_SIZES:
         rows, columns, entries = numbers
         if entries > len(data):
             raise _unreadable(f"it claims {entries} entries in {len(data)} bytes", "send them all")

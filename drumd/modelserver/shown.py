@@ -1,0 +1,23 @@
+"""Showing values in messages, bounded: clients send columns by the thousand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_MAX_NAMES = 10
+_MAX_VALUE = 60
+
+
+def some_of(names: Sequence[Any]) -> str:
+    """Return the first names, with commas between them."""
+    return ", ".join(map(str, names[:_MAX_NAMES])) + (" …" if len(names) > _MAX_NAMES else "")
+
+
+def quoted(names: Sequence[Any]) -> str:
+    """Return the first names, each in quotes."""
+    return some_of([repr(str(name)) for name in names])
+
+
+def short(value: Any) -> str:
+    """Return a value's repr, cut."""
+    text = repr(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]} …"

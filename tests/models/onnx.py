@@ -1,0 +1,56 @@
+"""Models of scikit-learn, converted to ONNX."""
+
+# ruff: noqa: PLC0415 - to import scikit-learn takes seconds, and not every test needs it
+
+from pathlib import Path
+from typing import Any
+
+from drumd.config.modelserver.target import Target, TargetType
+from tests.models.built import Built, tabular
+from tests.models.tabular import CLASSES, ROWS, cancer, irises, trained_binary
+
+
+def onnx_regression(directory: Path, *, columns: bool = False) -> Built:
+    """Build a regression of diabetes; with `columns`, each is an input of its own."""
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data, target = load_diabetes(return_X_y=True, as_frame=True)
+    model = make_pipeline(StandardScaler(), LinearRegression()).fit(data, target)
+    _convert(model, data, directory, columns=columns)
+    return tabular(directory, Target(TargetType.REGRESSION), data.head(ROWS))
+
+
+def onnx_binary(directory: Path, *, zipmap: bool = True) -> Built:
+    """Build a classifier of tumours; without `zipmap` its probabilities are a plain array."""
+    data, _ = cancer()
+    _convert(trained_binary(), data, directory, zipmap=zipmap)
+    return tabular(directory, Target(TargetType.BINARY, ("yes", "no")), data.head(ROWS))
+
+
+def onnx_multiclass(directory: Path, *, zipmap: bool = True) -> Built:
+    """Build a classifier of irises."""
+    from sklearn.linear_model import LogisticRegression
+
+    data, names = irises()
+    model = LogisticRegression(max_iter=200).fit(data, names)
+    _convert(model, data, directory, zipmap=zipmap)
+    return tabular(directory, Target(TargetType.MULTICLASS, CLASSES[::-1]), data[::8])
+
+
+def _convert(
+    model: Any, data: Any, directory: Path, *, columns: bool = False, zipmap: bool | None = None
+) -> None:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    count = len(data.columns)
+    inputs = [(name, FloatTensorType([None, 1])) for name in data.columns]
+    converted = to_onnx(
+        model,
+        initial_types=inputs if columns else [("X", FloatTensorType([None, count]))],
+        options=None if zipmap is None else {"zipmap": zipmap},
+    )
+    (directory / "model.onnx").write_bytes(converted.SerializeToString())
