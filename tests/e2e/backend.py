@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 from tests.waiting import CAP, wait_until
 
@@ -40,7 +41,7 @@ class Backend:
         """What is sent, as it is, to who asks for `/raw/NAME`; then the connection is closed."""
         self.gates: dict[str, threading.Event] = {}
 
-    def __enter__(self) -> "Backend":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -114,7 +115,8 @@ class Backend:
     def _answer_gated(self, sock: socket.socket, asked: Asked, name: str) -> bool:
         """Answer with events; each waits at a gate."""
         sock.sendall(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for number in range(3):
             if not self.gate(f"{name}{number}").wait(CAP):

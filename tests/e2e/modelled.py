@@ -20,7 +20,40 @@ def load_model(code_dir):
     return "model"
 
 def score_unstructured(model, data, **kwargs):
+    if data == b"span":
+        from opentelemetry import trace
+
+        with trace.get_tracer("model").start_as_current_span("the model's own"):
+            pass
+    if data == b"modules":
+        import sys
+
+        return " ".join(name for name in sys.modules if name.startswith("opentelemetry."))
     return "scored"
+"""
+FLASK_EXTENSION = """
+import os
+
+from flask import Response, request
+
+def init_app(app):
+    @app.before_request
+    def guard():
+        if "GUARDED" in os.environ and "X-Deny" in request.headers:
+            return Response("denied", 401)
+"""
+FASTAPI_EXTENSION = """
+import os
+
+from starlette.responses import Response
+
+def init_app(app):
+    if "GUARDED" in os.environ:
+        @app.middleware("http")
+        async def guard(request, call_next):
+            if "X-Deny" in request.headers:
+                return Response("denied", 401)
+            return await call_next(request)
 """
 SERVERS = ("flask", "gunicorn", "fastapi")
 _RUNTIMES = {"flask": "flask", "gunicorn": "gunicorn", "fastapi": "uvicorn"}
@@ -110,14 +143,18 @@ class Models(Served):
 def models(
     directory: Path,
     variants: Mapping[str, Mapping[str, str]],
-    servers: tuple[str, ...] = SERVERS,
-    **pool: Any,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Models]:
-    """Serve the model by each server type with each variant's environment, until the end."""
+    """Serve the model by each server type with each variant's environment, until the end.
+
+    `options` are a variant's keys of its pools.
+    """
     code_dir = directory / "model"
     code_dir.mkdir()
     (code_dir / "custom.py").write_text(CUSTOM)
-    names = [f"{server}-{variant}" for server in servers for variant in variants]
+    (code_dir / "custom_flask.py").write_text(FLASK_EXTENSION)
+    (code_dir / "custom_fastapi.py").write_text(FASTAPI_EXTENSION)
+    names = [f"{server}-{variant}" for server in SERVERS for variant in variants]
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
     pools = {}
     for name in names:
@@ -132,7 +169,7 @@ def models(
             "threads": 8,
             "environment": {"TARGET_TYPE": "unstructured", **variants[variant]},
             **({"uvicorn": {"factory": True}} if server == "fastapi" else {}),
-            **pool,
+            **(options or {}).get(variant, {}),
         }
     config = directory / "drumd.toml"
     socket_path = directory / "admin.sock"
