@@ -105,7 +105,7 @@ def capabilities(service: Service, _call: Call) -> Answer:
 
 def predict(service: Service, call: Call) -> Answer:
     """Answer with a prediction for each row."""
-    return predictions_answer(service.model.predict(_payload(call)))
+    return predictions_answer(service.model.predict(_payload(call), headers=dict(call.headers)))
 
 
 def predictions_answer(predictions: Predictions) -> Answer:
@@ -136,7 +136,7 @@ def predict_unstructured(service: Service, call: Call) -> Answer:
 
 def chat(service: Service, call: Call) -> Answer:
     """Answer with a chat's completion, or with its chunks as events."""
-    found = service.model.chat(_json_object(call))
+    found = service.model.chat(_json_object(call), headers=dict(call.headers))
     if isinstance(found, dict):
         return Answer(_dumped(found, "chat"))
     return Answer(
