@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.modelserver import proxy, telemetry
 from drumd.modelserver.asgi import exchange_of
+from drumd.modelserver.calls import Exchange
 from drumd.modelserver.proxy import ClientGone, Refusal
 
 Message = dict[str, Any]
@@ -117,7 +118,7 @@ class _Endpoint:
         try:
             response = await self._ask(scope, body)
             try:
-                await answer.relay(response, self._settings)
+                await answer.relay(response, self._settings, exchange_of(scope))
             finally:
                 await response.aclose()
         except Refusal as refusal:
@@ -181,7 +182,9 @@ class _Answer:
         self.complete = False
         """Whether all that there is was handed to the server, or is just being handed."""
 
-    async def relay(self, response: httpx.Response, settings: ModelSettings) -> None:
+    async def relay(
+        self, response: httpx.Response, settings: ModelSettings, exchange: Exchange
+    ) -> None:
         """Send the backend's answer as it comes. Raises `Refusal`, `BrokenAnswer`."""
         assert settings.backend is not None  # noqa: S101 - for the type checker: it answered
         await self._start(response.status_code, proxy.to_client(response, settings.backend))
@@ -189,7 +192,8 @@ class _Answer:
             async for chunk in response.aiter_raw():
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx.TransportError as error:
-            raise proxy.broken(error, settings) from None
+            exchange.broken = proxy.broken(error, settings)
+            raise exchange.broken from None
         await self._end(b"")
 
     async def refuse(self, refusal: Refusal) -> None:

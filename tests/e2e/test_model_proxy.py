@@ -479,10 +479,13 @@ def test_websocket(main: Site, backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("path", ["silent", "begun"])
-def test_client_goes(main: Site, backend: Backend, path: str) -> None:
+@pytest.mark.parametrize("variant", ["main", "few"])
+def test_client_goes(
+    served: Models, server: str, backend: Backend, path: str, variant: str
+) -> None:
     """When a client goes, the connection to the backend is ended, in wait and in stream."""
     before = len(backend.asked)
-    with main.connect() as sock:
+    with served.site(server, variant).connect() as sock:
         sock.sendall(
             f"POST /nim/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode()
         )
