@@ -1,5 +1,6 @@
 """The proxy in the Flask app: one `httpx.Client` a worker, for all of its threads."""
 
+import errno
 import os
 import ssl
 import threading
@@ -157,8 +158,8 @@ class _Relayed:
                     chunk = next(chunks, None)
             except httpx.TransportError as error:
                 raise proxy.broken(error, self._settings) from None
-            except ClientGone as error:
-                raise BrokenAnswer from error
+            except ClientGone:
+                raise BrokenAnswer(errno.ECONNRESET, "the client is gone") from None
             if chunk is None:
                 return
             yield chunk
