@@ -152,14 +152,10 @@ def model_server(
 
 
 @contextlib.contextmanager
-def all_types(
-    directory: Path, built: Built, **options: Any
-) -> Iterator[dict[str, ModelServer]]:
+def all_types(directory: Path, built: Built, **options: Any) -> Iterator[dict[str, ModelServer]]:
     """Serve a model directory by each server type; they start at the same time."""
     with contextlib.ExitStack() as stack:
-        servers = [
-            model_server(directory / each, built, each, **options) for each in TYPES
-        ]
+        servers = [model_server(directory / each, built, each, **options) for each in TYPES]
         with ThreadPoolExecutor(len(TYPES)) as pool:
             started = list(pool.map(lambda server: stack.enter_context(server), servers))
         yield dict(zip(TYPES, started, strict=True))
