@@ -8,6 +8,7 @@ import errno
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httpx
 
@@ -19,6 +20,7 @@ from drumd.modelserver.routes import PROXIED
 log = logging.getLogger("drumd.model")
 
 MOUNTS = tuple(f"/{each}" for each in PROXIED)
+_SAFE = ("GET", "HEAD", "OPTIONS")
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 CONNECT_TIMEOUT = 5.0
@@ -27,7 +29,9 @@ POOL_TIMEOUT = 1.0
 """Seconds that a request waits for one of the connections to become free."""
 IDLE = 1.0
 """Seconds that a connection is kept for the next request. Any usual server keeps one for longer
-(Gunicorn 2, Uvicorn 5); a request on one that the backend is just closing would be lost."""
+(Gunicorn 2, Uvicorn 5); a request on one that the backend is just closing is lost."""
+BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+"""Errors after which `may_repeat` is worth a question."""
 RETRY_AFTER = "1"
 """Seconds, as the header has them."""
 
@@ -43,6 +47,52 @@ _NOT_TO_BACKEND = _HOP_BY_HOP | {b"host", b"expect", b"via", b"content-length", 
 # This server says both itself.
 _NOT_TO_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
 
+
+class _Failure(NamedTuple):
+    error: type[httpx.TransportError]
+    status: int
+    text: str
+
+
+_FAILURES = (
+    _Failure(
+        httpx.PoolTimeout,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "cannot ask {where}: all {connections} connections to it are in use; try again later",
+    ),
+    _Failure(
+        httpx.ConnectTimeout,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        "cannot connect to {where}: it took too long; check OPENAI_HOST and OPENAI_PORT, and "
+        "whether it accepts connections",
+    ),
+    _Failure(
+        httpx.TimeoutException,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        "cannot wait longer for {where}: it was silent for {silence:g} s; check what keeps it, or "
+        "raise DRUM_CLIENT_REQUEST_TIMEOUT",
+    ),
+    _Failure(
+        httpx.ConnectError,
+        HTTPStatus.BAD_GATEWAY,
+        "cannot connect to {where}; check that it runs, and OPENAI_HOST and OPENAI_PORT",
+    ),
+    _Failure(
+        httpx.LocalProtocolError,
+        HTTPStatus.BAD_REQUEST,
+        "cannot pass the request on: its headers or its length are not valid HTTP/1.1",
+    ),
+    _Failure(
+        httpx.TransportError,
+        HTTPStatus.BAD_GATEWAY,
+        "cannot use what {where} answered: it is no complete HTTP/1.1 answer; check that "
+        "OPENAI_PORT is that of an HTTP server, and look into its log",
+    ),
+)
+"""What a failure means; the first that fits."""
+
+_DIGITS = 18
+"""More than those of any body that could be taken."""
 _PLAIN = bytes(range(0x21, 0x7F))
 
 
@@ -75,10 +125,12 @@ class Refusal(Exception):  # noqa: N818 - an answer
 class Route:
     """One mount of the proxy: from what a client asks, to what the backend is asked."""
 
-    def __init__(self, settings: ModelSettings, mount: str) -> None:
+    def __init__(self, settings: ModelSettings, backend: Backend, mount: str) -> None:
         self._mount = f"{settings.url_prefix}{mount}".encode()
-        self._max_body = settings.max_body
-        self._backend = settings.backend
+        self._settings = settings
+        self._host = authority(backend)
+        self._where = f"the backend at {self._host}"
+        self._url = httpx.URL(scheme="http", host=backend.host, port=backend.port)
         self._timeout = httpx.Timeout(
             settings.request_timeout,
             connect=min(CONNECT_TIMEOUT, settings.request_timeout),
@@ -101,19 +153,13 @@ class Route:
         """
         if wants_websocket(headers):
             raise no_websockets()
-        if self._backend is None:
-            raise Refusal(
-                HTTPStatus.NOT_FOUND,
-                "there is no backend to pass this on to; set OPENAI_HOST and OPENAI_PORT to the "
-                "host and the port of one",
-            )
         target = self._target(target, root.encode())
         framing = self._framing(headers)
         return httpx.Request(
             method,
-            httpx.URL(scheme="http", host=self._backend.host, port=self._backend.port),
+            self._url,
             headers=[
-                (b"host", authority(self._backend).encode()),
+                (b"host", self._host.encode()),
                 *to_backend(headers),
                 (REQUEST_ID.encode(), request_id.encode("latin-1")),
                 *framing,
@@ -122,6 +168,41 @@ class Route:
             # As bytes, since httpx would rewrite a URL's path (RFC 3986, section 6.2.2).
             extensions={"target": target, "timeout": self._timeout},
         )
+
+    def headers(self, answer: httpx.Response) -> Headers:
+        """Return an answer's headers as they go back; raise `Refusal` if its status is none."""
+        status = answer.status_code
+        # 101 comes unasked: an upgrade is never passed on.
+        if not HTTPStatus.OK <= status < 600:  # noqa: PLR2004 - RFC 9110, section 15
+            raise Refusal(
+                HTTPStatus.BAD_GATEWAY,
+                f"cannot use what {self._where} answered: its status {status}",
+            )
+        drop = _NOT_TO_CLIENT
+        if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            drop |= {b"content-length"}  # there is no body that could have it
+        headers = [(name.lower(), value) for name, value in answer.headers.raw]
+        return list(_without(headers, drop))
+
+    def refusal(self, error: httpx.TransportError) -> Refusal:
+        """Log that the backend did not answer; return what the client is told."""
+        log.warning(
+            "cannot get an answer from %s: %s: %s", self._where, type(error).__name__, error
+        )
+        failure = next(each for each in _FAILURES if isinstance(error, each.error))
+        message = failure.text.format(
+            where=self._where,
+            connections=limits(self._settings).max_connections,
+            silence=self._settings.request_timeout,
+        )
+        full = failure.status == HTTPStatus.SERVICE_UNAVAILABLE
+        return Refusal(failure.status, message, retry_after=RETRY_AFTER if full else None)
+
+    def broken(self, error: httpx.TransportError) -> BrokenAnswer:
+        """Log that the backend's answer ended before its time; return what ends the connection."""
+        text = f"cannot complete the answer of {self._where}: {type(error).__name__}: {error}"
+        log.warning("%s", text)
+        return BrokenAnswer(errno.ECONNRESET, text)
 
     def _framing(self, headers: Headers) -> Headers:
         """Return the header that says how long the body is, if there is one."""
@@ -135,8 +216,9 @@ class Route:
             raise Refusal(
                 HTTPStatus.BAD_REQUEST, f"cannot take Content-Length {length!r}: it is no number"
             )
-        if int(length) > self._max_body:
-            raise too_large(self._max_body)
+        # Python refuses to read thousands of digits.
+        if len(length) > _DIGITS or int(length) > self._settings.max_body:
+            raise too_large(self._settings.max_body)
         return [(b"content-length", length)]
 
     def _target(self, target: bytes, root: bytes) -> bytes:
@@ -192,73 +274,18 @@ def to_backend(headers: Headers) -> Headers:
     return [*_without(headers, _NOT_TO_BACKEND), (b"via", via)]
 
 
-def to_client(answer: httpx.Response, backend: Backend) -> Headers:
-    """Return an answer's headers as they go back; raise `Refusal` if its status is none."""
-    status = answer.status_code
-    # 101 comes unasked: an upgrade is never passed on.
-    if not HTTPStatus.OK <= status < 600:  # noqa: PLR2004 - RFC 9110, section 15
-        raise Refusal(
-            HTTPStatus.BAD_GATEWAY,
-            f"cannot use what the backend at {authority(backend)} answered: its status {status}",
-        )
-    drop = _NOT_TO_CLIENT
-    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-        drop |= {b"content-length"}  # there is no body that could have it
-    headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    return list(_without(headers, drop))
-
-
-def refusal(error: httpx.TransportError, settings: ModelSettings) -> Refusal:
-    """Log that the backend did not answer; return what the client is told."""
-    where = _where(settings)
-    log.warning("cannot get an answer from %s: %s: %s", where, type(error).__name__, error)
-    match error:
-        case httpx.PoolTimeout():
-            return Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"cannot ask {where}: all {limits(settings).max_connections} connections to it are "
-                "in use; try again later",
-                retry_after=RETRY_AFTER,
-            )
-        case httpx.ConnectTimeout():
-            return Refusal(
-                HTTPStatus.GATEWAY_TIMEOUT,
-                f"cannot connect to {where}: it took too long; check OPENAI_HOST and OPENAI_PORT, "
-                "and whether it accepts connections",
-            )
-        case httpx.TimeoutException():
-            return Refusal(
-                HTTPStatus.GATEWAY_TIMEOUT,
-                f"cannot wait longer for {where}: it was silent for {settings.request_timeout:g} s;"
-                " check what keeps it, or raise DRUM_CLIENT_REQUEST_TIMEOUT",
-            )
-        case httpx.ConnectError():
-            return Refusal(
-                HTTPStatus.BAD_GATEWAY,
-                f"cannot connect to {where}; check that it runs, and OPENAI_HOST and OPENAI_PORT",
-            )
-        case httpx.LocalProtocolError():
-            return Refusal(
-                HTTPStatus.BAD_REQUEST,
-                "cannot pass the request on: its headers or its length are not valid HTTP/1.1",
-            )
-    return Refusal(
-        HTTPStatus.BAD_GATEWAY,
-        f"cannot use what {where} answered: it is no complete HTTP/1.1 answer; check that "
-        "OPENAI_PORT is that of an HTTP server, and look into its log",
-    )
-
-
-def broken(error: httpx.TransportError, settings: ModelSettings) -> BrokenAnswer:
-    """Log that the backend's answer ended before its time; return what ends the connection."""
-    text = f"cannot complete the answer of {_where(settings)}: {type(error).__name__}: {error}"
-    log.warning("%s", text)
-    return BrokenAnswer(errno.ECONNRESET, text)
-
-
 def unread() -> Refusal:
     """Return what is answered to a request whose body does not come; mostly nobody is there."""
     return Refusal(HTTPStatus.BAD_REQUEST, "cannot read the request's body to its end")
+
+
+def may_repeat(request: httpx.Request) -> bool:
+    """Return whether a request may be made again whose connection broke before an answer.
+
+    Its connection may have been kept, and the backend have closed it meanwhile. Requests that may
+    change something are never repeated (RFC 9110, section 9.2.2), nor is a body kept for that.
+    """
+    return request.method in _SAFE and isinstance(request.stream, httpx.ByteStream)
 
 
 def no_websockets() -> Refusal:
@@ -277,11 +304,6 @@ def authority(backend: Backend) -> str:
     """Return `host:port`, as in a URL."""
     host = f"[{backend.host}]" if ":" in backend.host else backend.host
     return f"{host}:{backend.port}"
-
-
-def _where(settings: ModelSettings) -> str:
-    assert settings.backend is not None  # noqa: S101 - for the type checker: it was asked
-    return f"the backend at {authority(settings.backend)}"
 
 
 def _without(headers: Headers, drop: frozenset[bytes]) -> Iterable[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route, WebSocketRoute
 
-from drumd.config.modelserver.settings import ModelSettings
+from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.modelserver import proxy, telemetry
 from drumd.modelserver.asgi import exchange_of
 from drumd.modelserver.calls import Exchange
@@ -23,12 +23,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def mount(app: FastAPI, settings: ModelSettings) -> None:
+def mount(app: FastAPI, settings: ModelSettings, backend: Backend) -> None:
     """Add the proxy's routes to `app`, and the end of its client to the app's lifespan."""
     register_url_convertor("rest", _Rest())
     client = _Client(settings)
     for each in proxy.MOUNTS:
-        endpoint = _Endpoint(settings, each, client)
+        route = proxy.Route(settings, backend, each)
+        endpoint = _Endpoint(route, client, settings.max_body)
         for path in (f"{settings.url_prefix}{each}", f"{settings.url_prefix}{each}/{{path:rest}}"):
             app.router.routes.append(
                 Route(path, endpoint, methods=list(proxy.METHODS), include_in_schema=False)
@@ -89,16 +90,16 @@ class _Client:
 class _Endpoint:
     """An ASGI app for the requests below one mount."""
 
-    def __init__(self, settings: ModelSettings, mount: str, client: _Client) -> None:
-        self._settings = settings
-        self._route = proxy.Route(settings, mount)
+    def __init__(self, route: proxy.Route, client: _Client, max_body: int) -> None:
+        self._route = route
         self._client = client
+        self._max_body = max_body
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await _refuse_websocket(scope, receive, send)
             return
-        body = _Body(receive, self._settings.max_body)
+        body = _Body(receive, self._max_body)
         answer = _Answer(send)
         relay = asyncio.ensure_future(self._relay(scope, body, answer))
         gone = asyncio.ensure_future(body.client_gone())
@@ -118,7 +119,7 @@ class _Endpoint:
         try:
             response = await self._ask(scope, body)
             try:
-                await answer.relay(response, self._settings, exchange_of(scope))
+                await answer.relay(response, self._route, exchange_of(scope))
             finally:
                 await response.aclose()
         except Refusal as refusal:
@@ -136,10 +137,16 @@ class _Endpoint:
         )
         if request.stream is not body:
             body.is_nothing()
+        client = self._client.get()
         try:
-            return await self._client.get().send(request, stream=True)
+            try:
+                return await client.send(request, stream=True)
+            except proxy.BROKEN:
+                if not proxy.may_repeat(request):
+                    raise
+                return await client.send(request, stream=True)
         except httpx.TransportError as error:
-            raise proxy.refusal(error, self._settings) from error
+            raise self._route.refusal(error) from error
 
 
 class _Body(httpx.AsyncByteStream):
@@ -182,17 +189,14 @@ class _Answer:
         self.complete = False
         """Whether all that there is was handed to the server, or is just being handed."""
 
-    async def relay(
-        self, response: httpx.Response, settings: ModelSettings, exchange: Exchange
-    ) -> None:
+    async def relay(self, response: httpx.Response, route: proxy.Route, exchange: Exchange) -> None:
         """Send the backend's answer as it comes. Raises `Refusal`, `BrokenAnswer`."""
-        assert settings.backend is not None  # noqa: S101 - for the type checker: it answered
-        await self._start(response.status_code, proxy.to_client(response, settings.backend))
+        await self._start(response.status_code, route.headers(response))
         try:
             async for chunk in response.aiter_raw():
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx.TransportError as error:
-            exchange.broken = proxy.broken(error, settings)
+            exchange.broken = route.broken(error)
             raise exchange.broken from None
         await self._end(b"")
 

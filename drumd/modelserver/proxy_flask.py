@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 from werkzeug.wsgi import get_input_stream
 
-from drumd.config.modelserver.settings import ModelSettings
+from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.modelserver import proxy, telemetry
 from drumd.modelserver.calls import EXCHANGE
 from drumd.modelserver.proxy import BrokenAnswer, ClientGone, Refusal
@@ -24,12 +24,12 @@ PIECE = 16 * 1024
 """Bytes of a request's body that are passed on at once; WSGI servers wait for all of them."""
 
 
-def mount(app: Flask, settings: ModelSettings) -> None:
+def mount(app: Flask, settings: ModelSettings, backend: Backend) -> None:
     """Add the proxy's routes to `app`."""
     app.url_map.converters["rest"] = _Rest
     client = _Client(settings)
     for each in proxy.MOUNTS:
-        view = _View(settings, each, client)
+        view = _View(proxy.Route(settings, backend, each), client, settings.max_body)
         for path in (f"{settings.url_prefix}{each}", f"{settings.url_prefix}{each}/<rest:path>"):
             for websocket in (False, True):  # Werkzeug asks for rules of their own
                 app.add_url_rule(
@@ -81,10 +81,10 @@ class _Client:
 class _View:
     """The view of the requests below one mount."""
 
-    def __init__(self, settings: ModelSettings, mount: str, client: _Client) -> None:
-        self._settings = settings
-        self._route = proxy.Route(settings, mount)
+    def __init__(self, route: proxy.Route, client: _Client, max_body: int) -> None:
+        self._route = route
         self._client = client
+        self._max_body = max_body
 
     def __call__(self, **_parts: str) -> Response:
         environ = request.environ
@@ -102,24 +102,32 @@ class _View:
             environ["REQUEST_METHOD"],
             _target(environ),
             headers,
-            _Body(environ, self._settings.max_body),
+            _Body(environ, self._max_body),
             request_id=environ[EXCHANGE].request_id,
             root=environ.get("SCRIPT_NAME", ""),
         )
+        with watching(sock):
+            response = self._send(asked)
         try:
-            with watching(sock):
-                response = self._client.get().send(asked, stream=True)
-        except httpx.TransportError as error:
-            raise proxy.refusal(error, self._settings) from error
-        except ClientGone:
-            raise proxy.unread() from None
-        assert self._settings.backend is not None  # noqa: S101 - for the type checker
-        try:
-            headers = proxy.to_client(response, self._settings.backend)
+            headers = self._route.headers(response)
         except Refusal:
             response.close()
             raise
-        return _answer(response.status_code, headers, _Relayed(response, sock, self._settings))
+        return _answer(response.status_code, headers, _Relayed(response, sock, self._route))
+
+    def _send(self, asked: httpx.Request) -> httpx.Response:
+        client = self._client.get()
+        try:
+            try:
+                return client.send(asked, stream=True)
+            except proxy.BROKEN:
+                if not proxy.may_repeat(asked):
+                    raise
+                return client.send(asked, stream=True)
+        except httpx.TransportError as error:
+            raise self._route.refusal(error) from error
+        except ClientGone:
+            raise proxy.unread() from None
 
 
 class _Body(httpx.SyncByteStream):
@@ -144,10 +152,10 @@ class _Body(httpx.SyncByteStream):
 class _Relayed:
     """The backend's answer, as it comes."""
 
-    def __init__(self, response: httpx.Response, sock: Any, settings: ModelSettings) -> None:
+    def __init__(self, response: httpx.Response, sock: Any, route: proxy.Route) -> None:
         self._response = response
         self._socket = sock
-        self._settings = settings
+        self._route = route
 
     def __iter__(self) -> Iterator[bytes]:
         yield b""  # the status and the headers, which WSGI servers send with the first piece
@@ -157,7 +165,7 @@ class _Relayed:
                 with watching(self._socket):
                     chunk = next(chunks, None)
             except httpx.TransportError as error:
-                raise proxy.broken(error, self._settings) from None
+                raise self._route.broken(error) from None
             except ClientGone:
                 raise BrokenAnswer(errno.ECONNRESET, "the client is gone") from None
             if chunk is None:

@@ -71,6 +71,12 @@ class Service:
 
     def not_found(self, path: str) -> Answer:
         """Return the answer for a path that leads nowhere."""
+        if self.settings.backend is None and self._route_of(path) in PROXIED.values():
+            return error_answer(
+                "there is no backend to pass this on to; set OPENAI_HOST and OPENAI_PORT to the "
+                "host and the port of one",
+                HTTPStatus.NOT_FOUND,
+            )
         return error_answer(
             f"cannot find {path[:_SHOWN]}: "
             f"GET {self.settings.url_prefix}/capabilities lists the endpoints",

@@ -552,6 +552,21 @@ def test_connections_are_kept(main: Site, backend: Backend) -> None:
     assert backend.connections < before + 10
 
 
+def test_closed_connections(main: Site, backend: Backend) -> None:
+    """Requests are answered though the backend closes each connection without a word before."""
+    backend.raw["curt"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    assert [main.ask("/nim/raw/curt").body for _ in range(100)] == [b"ok"] * 100
+
+
+def test_broken_once(main: Site, backend: Backend) -> None:
+    """A request that may change something is never asked twice."""
+    backend.raw["nothing"] = b""
+    before = len(backend.asked)
+    assert main.ask("/nim/raw/nothing", method="POST", body=b"x").status == 502
+    assert main.ask("/nim/raw/nothing", method="DELETE").status == 502
+    assert [each.method for each in backend.asked[before:]] == ["POST", "DELETE"]
+
+
 def test_prefix(tight: Site) -> None:
     """With a URL prefix the proxy is below it, and only there; the backend sees nothing of it."""
     assert echoed(tight.ask("/models/a/directAccess/v1/x"))["target"] == "/v1/x"

@@ -17,9 +17,8 @@ SETTINGS = ModelSettings(
     target=Target(TargetType.UNSTRUCTURED),
     url_prefix="/a/b",
     max_body=100,
-    backend=Backend("::1", 8000),
 )
-ROUTE = Route(SETTINGS, "/nim")
+ROUTE = Route(SETTINGS, Backend("::1", 8000), "/nim")
 
 header_names = st.sampled_from(
     [b"host", b"connection", b"content-length", b"transfer-encoding", b"x", b"upgrade", b"expect"]
@@ -95,7 +94,8 @@ def test_framing(headers: proxy.Headers, framing: list[tuple[str, str]], *, has_
 
 
 @pytest.mark.parametrize(
-    ("length", "status"), [(b"101", 413), (b"-1", 400), (b"x", 400), (b"", 400), (b"1, 1", 400)]
+    ("length", "status"),
+    [(b"101", 413), (b"9" * 5000, 413), (b"-1", 400), (b"x", 400), (b"", 400), (b"1, 1", 400)],
 )
 def test_refused_lengths(length: bytes, status: int) -> None:
     """A length that is too large, or none, is refused before anybody is asked."""
@@ -121,7 +121,7 @@ def test_refused_lengths(length: bytes, status: int) -> None:
 )
 def test_failures(error: type[httpx.TransportError], status: int) -> None:
     """Each way in which a backend may fail has its status; all but the client's own name it."""
-    refusal = proxy.refusal(error("text"), SETTINGS)
+    refusal = ROUTE.refusal(error("text"))
     assert refusal.status == status
     assert ("[::1]:8000" in str(refusal)) == (status != 400)
     assert ((b"retry-after", b"1") in refusal.headers) == (status == 503)
