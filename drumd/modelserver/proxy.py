@@ -1,4 +1,4 @@
-"""The proxy to the backend beside a model: what is passed on, and what its failures mean.
+"""The proxy to the backend beside a model: what is passed on, and what comes back.
 
 Nothing here is of one server or does I/O. The backend is the only host there is: a client chooses
 the path and the query that it is asked for, which go on byte for byte, and nothing else.
@@ -8,20 +8,26 @@ import errno
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import NamedTuple
 
 import httpx
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
-from drumd.modelserver import jsonbytes
-from drumd.modelserver.calls import JSON, REQUEST_ID
+from drumd.modelserver.calls import REQUEST_ID
+from drumd.modelserver.refusals import (
+    RETRY_AFTER,
+    BrokenAnswer,
+    Refusal,
+    failure_of,
+    no_websockets,
+    too_large,
+)
 from drumd.modelserver.routes import PROXIED
 
 log = logging.getLogger("drumd.model")
 
 MOUNTS = tuple(f"/{each}" for each in PROXIED)
-_SAFE = ("GET", "HEAD", "OPTIONS")
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that the backend may take to accept a connection."""
@@ -32,12 +38,10 @@ IDLE = 1.0
 (Gunicorn 2, Uvicorn 5); a request on one that the backend is just closing is lost."""
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 """Errors after which `may_repeat` is worth a question."""
-RETRY_AFTER = "1"
-"""Seconds, as the header has them."""
 
 Headers = list[tuple[bytes, bytes]]
 
-# RFC 9110, section 7.6.1, with the two that RFC 9112 and custom add, and what asks a proxy itself.
+# RFC 9110, section 7.6.1, with those that are custom, and those that proxies ask for themselves.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
@@ -47,79 +51,9 @@ _NOT_TO_BACKEND = _HOP_BY_HOP | {b"host", b"expect", b"via", b"content-length", 
 # This server says both itself.
 _NOT_TO_CLIENT = _HOP_BY_HOP | {b"date", b"server"}
 
-
-class _Failure(NamedTuple):
-    error: type[httpx.TransportError]
-    status: int
-    text: str
-
-
-_FAILURES = (
-    _Failure(
-        httpx.PoolTimeout,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "cannot ask {where}: all {connections} connections to it are in use; try again later",
-    ),
-    _Failure(
-        httpx.ConnectTimeout,
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "cannot connect to {where}: it took too long; check OPENAI_HOST and OPENAI_PORT, and "
-        "whether it accepts connections",
-    ),
-    _Failure(
-        httpx.TimeoutException,
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "cannot wait longer for {where}: it was silent for {silence:g} s; check what keeps it, or "
-        "raise DRUM_CLIENT_REQUEST_TIMEOUT",
-    ),
-    _Failure(
-        httpx.ConnectError,
-        HTTPStatus.BAD_GATEWAY,
-        "cannot connect to {where}; check that it runs, and OPENAI_HOST and OPENAI_PORT",
-    ),
-    _Failure(
-        httpx.LocalProtocolError,
-        HTTPStatus.BAD_REQUEST,
-        "cannot pass the request on: its headers or its length are not valid HTTP/1.1",
-    ),
-    _Failure(
-        httpx.TransportError,
-        HTTPStatus.BAD_GATEWAY,
-        "cannot use what {where} answered: it is no complete HTTP/1.1 answer; check that "
-        "OPENAI_PORT is that of an HTTP server, and look into its log",
-    ),
-)
-"""What a failure means; the first that fits."""
-
 _DIGITS = 18
 """More than those of any body that could be taken."""
 _PLAIN = bytes(range(0x21, 0x7F))
-
-
-class ClientGone(Exception):  # noqa: N818 - nobody's error
-    """the client is gone."""
-
-
-class BrokenAnswer(ConnectionResetError):  # noqa: N818 - as ClientGone
-    """cannot go on with an answer of which a part was sent.
-
-    A connection that is reset is what servers end without a word, and without a clean end.
-    """
-
-
-class Refusal(Exception):  # noqa: N818 - an answer
-    """cannot pass a request on, or its answer back; the message is for the client."""
-
-    def __init__(self, status: int, message: str, *, retry_after: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = jsonbytes.dumps({"message": f"ERROR: {message}"})
-        self.headers: Headers = [
-            (b"content-type", JSON.encode()),
-            (b"content-length", str(len(self.body)).encode()),
-        ]
-        if retry_after is not None:
-            self.headers.append((b"retry-after", retry_after.encode()))
 
 
 class Route:
@@ -189,7 +123,7 @@ class Route:
         log.warning(
             "cannot get an answer from %s: %s: %s", self._where, type(error).__name__, error
         )
-        failure = next(each for each in _FAILURES if isinstance(error, each.error))
+        failure = failure_of(error)
         message = failure.text.format(
             where=self._where,
             connections=limits(self._settings).max_connections,
@@ -251,14 +185,6 @@ class BodyLimit:
             raise too_large(self._most)
 
 
-def too_large(most: int) -> Refusal:
-    """Return what is answered to a body of more than `most` bytes."""
-    return Refusal(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"cannot take the request: its body has more than {most} bytes",
-    )
-
-
 def limits(settings: ModelSettings) -> httpx.Limits:
     """Return how many connections to the backend one worker has.
 
@@ -274,11 +200,6 @@ def to_backend(headers: Headers) -> Headers:
     return [*_without(headers, _NOT_TO_BACKEND), (b"via", via)]
 
 
-def unread() -> Refusal:
-    """Return what is answered to a request whose body does not come; mostly nobody is there."""
-    return Refusal(HTTPStatus.BAD_REQUEST, "cannot read the request's body to its end")
-
-
 def may_repeat(request: httpx.Request) -> bool:
     """Return whether a request may be made again whose connection broke before an answer.
 
@@ -286,13 +207,6 @@ def may_repeat(request: httpx.Request) -> bool:
     change something are never repeated (RFC 9110, section 9.2.2), nor is a body kept for that.
     """
     return request.method in _SAFE and isinstance(request.stream, httpx.ByteStream)
-
-
-def no_websockets() -> Refusal:
-    """Return what is answered to an upgrade to a websocket."""
-    return Refusal(
-        HTTPStatus.NOT_IMPLEMENTED, "cannot pass a websocket on to the backend; use plain HTTP"
-    )
 
 
 def wants_websocket(headers: Headers) -> bool:

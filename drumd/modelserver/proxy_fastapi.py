@@ -16,7 +16,7 @@ from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.modelserver import proxy, telemetry
 from drumd.modelserver.asgi import exchange_of
 from drumd.modelserver.calls import Exchange
-from drumd.modelserver.proxy import ClientGone, Refusal
+from drumd.modelserver.refusals import ClientGone, Refusal, no_websockets
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -219,7 +219,7 @@ async def _refuse_websocket(scope: Message, receive: Receive, send: Send) -> Non
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
-    refusal = proxy.no_websockets()
+    refusal = no_websockets()
     kind = "websocket.http.response"
     await send({"type": f"{kind}.start", "status": refusal.status, "headers": refusal.headers})
     await send({"type": f"{kind}.body", "body": refusal.body})

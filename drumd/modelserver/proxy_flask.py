@@ -17,8 +17,8 @@ from werkzeug.wsgi import get_input_stream
 from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.modelserver import proxy, telemetry
 from drumd.modelserver.calls import EXCHANGE
-from drumd.modelserver.proxy import BrokenAnswer, ClientGone, Refusal
 from drumd.modelserver.proxy_transport import WatchingTransport, watching
+from drumd.modelserver.refusals import BrokenAnswer, ClientGone, Refusal, unread
 
 PIECE = 16 * 1024
 """Bytes of a request's body that are passed on at once; WSGI servers wait for all of them."""
@@ -127,7 +127,7 @@ class _View:
         except httpx.TransportError as error:
             raise self._route.refusal(error) from error
         except ClientGone:
-            raise proxy.unread() from None
+            raise unread() from None
 
 
 class _Body(httpx.SyncByteStream):

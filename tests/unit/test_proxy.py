@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver import proxy
-from drumd.modelserver.proxy import Refusal, Route
+from drumd.modelserver.proxy import Route
+from drumd.modelserver.refusals import Refusal
 
 SETTINGS = ModelSettings(
     code_dir=Path("/nowhere"),
