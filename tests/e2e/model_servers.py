@@ -157,7 +157,7 @@ def all_types(directory: Path, built: Built, **options: Any) -> Iterator[dict[st
     with contextlib.ExitStack() as stack:
         servers = [model_server(directory / each, built, each, **options) for each in TYPES]
         with ThreadPoolExecutor(len(TYPES)) as pool:
-            started = list(pool.map(lambda server: stack.enter_context(server), servers))
+            started = list(pool.map(stack.enter_context, servers))
         yield dict(zip(TYPES, started, strict=True))
 
 
