@@ -71,7 +71,8 @@ class LabelPredictor:
         self._model = model
         self._labels = target.labels
         classes = classes_of(model)
-        if target.type is TargetType.MULTILABEL:
+        self._is_multilabel = target.type is TargetType.MULTILABEL
+        if self._is_multilabel:
             classes = None if classes is None or len(classes) != len(target.labels) else classes
         elif classes is not None and matched(classes, target.labels) is None:
             raise LoadError(
@@ -83,7 +84,9 @@ class LabelPredictor:
     def __call__(self, data: Any) -> Any:
         """Return a DataFrame with a column for each label."""
         answer = _asked(self._model, "predict_proba", data)
-        if isinstance(answer, list):  # one array per label, of a model with several outputs
+        if self._is_multilabel and isinstance(
+            answer, list
+        ):  # one array per label, of a model with several outputs
             answer = self._positives(answer)
         if self._classes is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._classes),):
             return answer
@@ -124,6 +127,8 @@ def _fitting(model: Any, data: Any) -> Any:
     if isinstance(data, pd.DataFrame) and names is not None:
         return with_columns(data, [str(name) for name in names])
     count = getattr(model, "n_features_in_", None)
+    if count is None and isinstance(data, pd.DataFrame) and _takes_texts(model, data):
+        return data.iloc[:, 0]
     if count is None or len(getattr(data, "shape", ())) != _TABLE:
         return data
     if data.shape[1] != count:
@@ -131,8 +136,19 @@ def _fitting(model: Any, data: Any) -> Any:
             f"cannot predict from these data: they have {data.shape[1]} columns, "
             f"the model was trained with {count}"
         )
-    # Fitted without names, scikit-learn warns of each DataFrame.
-    return data.to_numpy() if isinstance(data, pd.DataFrame) else data
+    return _unnamed(data) if isinstance(data, pd.DataFrame) else data
+
+
+def _unnamed(data: pd.DataFrame) -> Any:
+    """Return the values: fitted without names, scikit-learn warns of each DataFrame."""
+    if all(isinstance(dtype, pd.SparseDtype) for dtype in data.dtypes):
+        return data.sparse.to_coo().tocsr()  # type: ignore[attr-defined]  # the stubs lack it
+    return data.to_numpy()
+
+
+def _takes_texts(model: Any, data: pd.DataFrame) -> bool:
+    """Return whether a pipeline begins with a vectorizer, which takes texts but no table."""
+    return type(model).__module__.startswith("sklearn.") and len(data.columns) == 1
 
 
 def with_columns(data: pd.DataFrame, names: list[str]) -> pd.DataFrame:
