@@ -1,0 +1,169 @@
+"""The model server as a FastAPI app: it only translates, the answers are the service's."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Match
+from starlette.types import Scope
+
+import drumd
+from drumd.config.modelserver.reading import read_settings
+from drumd.modelserver import asgi, jsonbytes, telemetry
+from drumd.modelserver.calls import Answer, Call, error_answer
+from drumd.modelserver.extension import extend
+from drumd.modelserver.hook_pool import HookPool, PoolFullError
+from drumd.modelserver.model import Model
+from drumd.modelserver.openapi import operation
+from drumd.modelserver.routes import ROUTES, Route
+from drumd.modelserver.service import Service
+
+EXTENSION = "custom_fastapi.py"
+RETRY_AFTER = 1
+"""Seconds after which a client that was refused may try again."""
+
+
+def make_app() -> FastAPI:
+    """Load the model that the environment names, and return the app that serves it."""
+    return app_of(Model.load(read_settings()))
+
+
+def app_of(model: Model) -> FastAPI:
+    """Return the app that serves a model; raise `LoadError` when its extension cannot be used."""
+    service = Service(model)
+    settings = model.settings
+    pool = HookPool(settings.threads, settings.queue)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        pool.close()
+
+    app = FastAPI(
+        title="Model",
+        version=drumd.__version__,
+        # Their pages fetch scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{settings.url_prefix}/openapi.json",
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _refusals(service)},
+    )
+    for route in ROUTES:
+        _add(app, route, _endpoint(service, pool, route), settings.url_prefix)
+    if settings.backend is not None:
+        from drumd.modelserver import proxy_fastapi  # noqa: PLC0415 - few need it, and httpx
+
+        proxy_fastapi.mount(app, settings, settings.backend)
+    telemetry.instrument_fastapi(app, settings)
+    extend(app, EXTENSION, settings.code_dir)
+    # Last, so that it sees what the extension's own layers answer.
+    app.user_middleware.insert(0, Middleware(asgi.Exchanges, service=service, owner=app))
+    return app
+
+
+def _add(app: FastAPI, route: Route, endpoint: Callable[..., Any], prefix: str) -> None:
+    described = set(route.paths)
+    for url in route.urls(prefix):
+        path = url.removeprefix(prefix) or "/"
+        documented = path in described
+        described.discard(path)
+        details: dict[str, Any] = operation(route, path) if documented else {}
+        app.add_api_route(
+            url, endpoint, methods=[route.method], include_in_schema=documented, **details
+        )
+        if route.method == "GET":
+            app.add_api_route(url, endpoint, methods=["HEAD"], include_in_schema=False)
+
+
+def _endpoint(
+    service: Service, pool: HookPool, route: Route
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    takes_body = route.method == "POST"
+
+    async def endpoint(request: Request) -> Response:
+        scope, receive = request.scope, request.receive
+        headers = asgi.header_values(scope["headers"])
+        request_id = asgi.exchange_of(scope).request_id
+        try:
+            limit = service.settings.max_body
+            body = await asgi.read(receive, headers, limit) if takes_body else b""
+        except Exception as error:  # noqa: BLE001 - what it means is decided in one place
+            return asgi.response(service.failure(error, request_id))
+        call = Call(
+            method=scope["method"],
+            path=scope["path"],
+            query_string=scope["query_string"],
+            headers=headers,
+            body=body,
+            request_id=request_id,
+        )
+        if not route.hooks:
+            return asgi.response(service.answer(route, call))
+        try:
+            answer = await _unless_gone(pool, receive, service, route, call)
+        except PoolFullError as full:
+            answer = error_answer(
+                str(full), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(RETRY_AFTER)}
+            )
+        if isinstance(answer.body, bytes):
+            return asgi.response(answer)
+        return asgi.StreamedAnswer(answer, pool)
+
+    return endpoint
+
+
+async def _unless_gone(
+    pool: HookPool, receive: Any, service: Service, route: Route, call: Call
+) -> Answer:
+    """Return the service's answer, made in the pool; give up a place in its queue with the client.
+
+    Raises `PoolFullError`.
+    """
+    if pool.free:
+        # Once the model's code runs nothing can end it, so nobody needs to look.
+        return await pool.run(service.answer, route, call)
+    answering = asyncio.ensure_future(pool.run(service.answer, route, call))
+    away = asyncio.ensure_future(asgi.gone(receive))
+    try:
+        await asyncio.wait({answering, away}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return error_answer("cannot answer: the client went away", HTTPStatus.BAD_REQUEST)
+        return await answering
+    finally:
+        answering.cancel()
+        away.cancel()
+
+
+def _refusals(service: Service) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        """Return in our form what the routing, or an extension, refused."""
+        scope = request.scope
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = _allowed(request.app, scope)
+            answer = service.not_allowed(scope["method"], scope["path"], allowed)
+        elif error.status_code == HTTPStatus.NOT_FOUND and "endpoint" not in scope:
+            answer = service.not_found(scope["path"])
+        else:
+            said: Any = error.detail  # FastAPI's own exception takes any value
+            text = said if isinstance(said, str) else jsonbytes.dumps(said).decode()
+            answer = error_answer(text, error.status_code, error.headers)
+        return asgi.response(answer)
+
+    return refuse
+
+
+def _allowed(app: FastAPI, scope: Scope) -> set[str]:
+    """Return the methods of all routes that have the path: Starlette tells those of one alone."""
+    methods: set[str] = set()
+    for route in app.routes:
+        match, _ = route.matches(scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods

@@ -1,0 +1,32 @@
+"""JSON as every answer has it: the same bytes from each server."""
+
+import json
+from typing import Any
+
+
+def dumps(value: Any) -> bytes:
+    """Return `value` as JSON in UTF-8.
+
+    Numbers and arrays of numpy become Python's, dates the text of ISO 8601. Raises `ValueError` for
+    what JSON has no word for, such as NaN, and `TypeError` for what is no data.
+    """
+    # A lone surrogate has no UTF-8; it can only have come from a text that was broken before.
+    return _ENCODER.encode(value).encode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    """Return what Python's encoder knows, for what it does not."""
+    # Asked for by its methods, since neither numpy nor pandas may be here at all.
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "model_dump"):  # pydantic's, as OpenAI's client returns them
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+# Made once: json.dumps would make one for each call with these options.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+)
