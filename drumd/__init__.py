@@ -3,23 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from drumd.config.modelserver.lookup import RuntimeParameters as RuntimeParameters
-    from drumd.modelserver.errors import ModelError as ModelError
-=======
     from drumd.config.modelserver.lookup import RuntimeParameters
     from drumd.modelserver.errors import ModelError
->>>>>>> modelproxy
 
 __all__ = ["ModelError", "RuntimeParameters"]
 __version__ = "0.1.0"
 
-<<<<<<< HEAD
-# What model code imports from here; imported when asked for, since everything imports drumd.
-_FROM = {
-=======
 _MODULES = {
->>>>>>> modelproxy
     "ModelError": "drumd.modelserver.errors",
     "RuntimeParameters": "drumd.config.modelserver.lookup",
 }
