@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drumd.config.modelserver.lookup import RuntimeParameters as RuntimeParameters
     from drumd.modelserver.errors import ModelError as ModelError
 
 __version__ = "0.1.0"
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 # What model code imports from here; imported when asked for, since everything imports drumd.
 _FROM = {
     "ModelError": "drumd.modelserver.errors",
+    "RuntimeParameters": "drumd.config.modelserver.lookup",
 }
 
 

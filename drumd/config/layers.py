@@ -35,7 +35,7 @@ class Layer:
 
 
 @dataclass(slots=True)
-class _Builder:
+class LayerBuilder:
     """Collects values and where they were said."""
 
     directory: Path
@@ -55,6 +55,7 @@ class _Builder:
         table[path[-1]] = value
 
     def layer(self) -> Layer:
+        """Return what was collected."""
         return Layer(
             data=self.data,
             directory=self.directory,
@@ -79,7 +80,7 @@ def flags_layer(flags: Mapping[str, object], directory: Path) -> Layer:
 
     Relative paths are taken from `directory`.
     """
-    builder = _Builder(directory)
+    builder = LayerBuilder(directory)
     for key, value in flags.items():
         if value is not None:
             path = tuple(key.split("."))
@@ -101,7 +102,7 @@ def environment_layer(
     A variable's name holds no dash: `DRUMD_POOLS__MY_POOL__…` means the pool `my-pool` where one of
     `pool_names` is that, and `my_pool` otherwise. Relative paths are taken from `directory`.
     """
-    builder = _Builder(directory)
+    builder = LayerBuilder(directory)
     for variable, text in sorted(environ.items()):  # a table comes before the keys in it
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_CONFIG:
             continue

@@ -18,6 +18,9 @@ from drumd.config.layers import (
     flags_layer,
     pool_tables,
 )
+from drumd.config.modelserver.command import POOL as MODEL_POOL
+from drumd.config.modelserver.command import ModelServer
+from drumd.config.modelserver.pool import PoolLayers, pool_layers
 from drumd.config.passthrough import check_options
 from drumd.config.paths import with_absolute_paths, with_default_directories
 from drumd.config.problems import ConfigInvalid, Problem
@@ -60,21 +63,30 @@ class Sources:
 
     It is looked up once: where it is a release that was deleted meanwhile, getcwd(2) fails.
     """
+    model_server: ModelServer | None = None
+    """What `drumd server` serves; None for any other command."""
 
     def load(self) -> Loaded:
         """Return the config that flags, environment, file and defaults make, in this order.
 
+        With a model server its runtime parameters stand between the environment and the file.
         Raise `ConfigInvalid` with all problems at once.
         """
         here = self.directory
         file = [] if self.config is None else [file_layer(self.config, here)]
         given = flags_layer(self.flags, here)
         names = {name for layer in (given, *file) for name, _ in pool_tables(layer.data)}
+        names |= {MODEL_POOL} if self.model_server is not None else set()
         environment = environment_layer(self.environ, names, here)
-        # Runtime parameters of a model server will stand between the environment and the file.
-        layers = [with_absolute_paths(layer) for layer in (given, environment, *file)]
+        said = [given, environment, *file]
+        model = self._model(said)
+        if model is not None:
+            said = [model.settled, given, environment, model.parameters, *file, model.defaults]
+        layers = [with_absolute_paths(layer) for layer in said]
         settings, problems = _validate(layers)
         problems = [*(problem for layer in layers for problem in layer.problems), *problems]
+        if model is not None:
+            problems = [*model.problems, *problems]
 
         settings = with_default_directories(settings, layers, here)
         settings, findings = _check_options(settings)
@@ -84,12 +96,20 @@ class Sources:
         problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
         if problems:
             raise ConfigInvalid(problems)
-        return Loaded(
-            settings=settings,
-            origins=origins,
-            warnings=[_problem(item, layers) for item in warnings(settings, origins)],
-            sources=self,
-        )
+        warned = [] if model is None else list(model.warnings)
+        # What a model server settles by itself, it also warns of.
+        settled = set() if model is None else {("pools", MODEL_POOL, "runtime")}
+        warned += [
+            _problem(item, layers)
+            for item in warnings(settings, origins)
+            if item.path not in settled
+        ]
+        return Loaded(settings=settings, origins=origins, warnings=warned, sources=self)
+
+    def _model(self, others: Sequence[Layer]) -> PoolLayers | None:
+        if self.model_server is None:
+            return None
+        return pool_layers(self.model_server, self.environ, others, self.directory)
 
 
 def load(

@@ -7,7 +7,8 @@ from typing import Any
 MASK = "***"
 
 _SECRET_IN_VARIABLE = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|PWD|KEY|CREDENTIAL|AUTH|COOKIE|PRIVATE|DSN", re.IGNORECASE
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|PWD|KEY|CREDENTIAL|AUTH|COOKIE|PRIVATE|DSN|DIGEST",
+    re.IGNORECASE,
 )
 """Environment variables belong to the app: what looks secret is hidden, at worst too much of it."""
 
@@ -38,7 +39,13 @@ def _redact_variables(path: Sequence[str], value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: redact((*path, str(key)), inner) for key, inner in value.items()}
         return MASK
-    return MASK if _SECRET_IN_VARIABLE.search(path[-1]) else _without_passwords(value)
+    secret = _SECRET_IN_VARIABLE.search(path[-1]) or _is_credential(path[-1], value)
+    return MASK if secret else _without_passwords(value)
+
+
+def _is_credential(variable: str, value: Any) -> bool:
+    """Tell whether a variable is a runtime parameter whose text says that it is a credential."""
+    return variable.startswith("MLOPS_RUNTIME_PARAM_") and "credential" in str(value).lower()
 
 
 def looks_secret(variable: str) -> bool:

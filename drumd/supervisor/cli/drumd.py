@@ -1,46 +1,27 @@
-"""`drumd`: serve an app, run the pools of a config, or check that config."""
+"""`drumd`: serve an app or a model, run the pools of a config, or check that config."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumd import __version__
 from drumd.exitcodes import DaemonExit
+from drumd.supervisor.cli import serve, server
 from drumd.supervisor.cli.arguments import Parser, UsageError, meant
 from drumd.supervisor.reexec.order import VARIABLE
 from drumd.supervisor.reexec.stub import enter
 
 if TYPE_CHECKING:
     from drumd.config.loading import Loaded
+    from drumd.config.modelserver.command import ModelServer
 
-POOL = "web"
-"""The name of the one pool of `drumd serve`."""
 DEFAULT_CONFIG = "drumd.toml"
 """What `run` and `check` read when it is there and nothing else is named."""
 
-_POOL_FLAGS = (
-    "runtime",
-    "workers",
-    "bind",
-    "app_dir",
-    "threads",
-    "preload",
-    "spares",
-    "reload",
-    "balance",
-    "access_log",
-    "start_timeout",
-    "health.startup_probe",
-    "grace_period",
-    "stop_timeout",
-    "keepalive",
-    "backlog",
-)
-"""Keys of the pool; the last part of each is the flag's name."""
 _SUPERVISOR_FLAGS = ("admin_socket", "admin_group", "admin_bind", "log_level", "log_format")
 
 
@@ -86,14 +67,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    return _with_config(_serve_flags(given), _config_path(given), _daemon)
+    flags = {**serve.flags(given), **_supervisor_flags(given)}
+    return _with_config(flags, _config_path(given), _daemon)
 
 
-def _serve_flags(given: argparse.Namespace) -> dict[str, object]:
-    """Return what was given on the command line, by the config's keys."""
-    flags: dict[str, object] = {f"pools.{POOL}.app": given.app}
-    flags |= {f"pools.{POOL}.{key}": getattr(given, key.split(".")[-1]) for key in _POOL_FLAGS}
-    return flags | _supervisor_flags(given)
+def _serve_model(given: argparse.Namespace) -> int:
+    flags = {**server.pool_flags(given), **_supervisor_flags(given)}
+    path = None if given.config is None else Path(given.config)
+    return _with_config(flags, path, _daemon, server.model_server(given))
 
 
 def _run_pools(given: argparse.Namespace) -> int:
@@ -101,11 +82,16 @@ def _run_pools(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    flags = {**_supervisor_flags(given), **({f"pools.{POOL}.app": given.app} if given.app else {})}
+    flags = {
+        **_supervisor_flags(given),
+        **({f"pools.{serve.POOL}.app": given.app} if given.app else {}),
+    }
 
     def show(loaded: "Loaded") -> int:
         from drumd.config.check import render  # noqa: PLC0415 - as in _with_config
+        from drumd.config.versions import too_old  # noqa: PLC0415 - as in _with_config
 
+        loaded = replace(loaded, warnings=[*loaded.warnings, *too_old()])
         sys.stdout.write(render(loaded, color=_colours(sys.stdout.isatty())))
         sys.stdout.flush()
         return DaemonExit.STOPPED
@@ -120,7 +106,10 @@ def _daemon(loaded: "Loaded") -> int:
 
 
 def _with_config(
-    flags: Mapping[str, object], path: Path | None, use: Callable[["Loaded"], int]
+    flags: Mapping[str, object],
+    path: Path | None,
+    use: Callable[["Loaded"], int],
+    model_server: "ModelServer | None" = None,
 ) -> int:
     """Load the config and hand it to `use`; an invalid one is told about, with exit code 78."""
     # Imported when needed: `--help` and a typing error are to be answered at once.
@@ -129,7 +118,9 @@ def _with_config(
     from drumd.config.problems import ConfigInvalid  # noqa: PLC0415
 
     try:
-        loaded = Sources(flags=flags, environ=dict(os.environ), config=path).load()
+        loaded = Sources(
+            flags=flags, environ=dict(os.environ), config=path, model_server=model_server
+        ).load()
     except ConfigInvalid as error:
         sys.stderr.write(render_problems(error, color=_colours(sys.stderr.isatty())))
         return DaemonExit.CONFIG
@@ -182,44 +173,15 @@ def _top_parser() -> Parser:
 
 
 def _serve_arguments(parser: Parser) -> None:
-    add = parser.add_argument
-    add("app", metavar="APP", help="the app, as module:attribute")
-    add("--runtime", metavar="R", help="auto, uvicorn, gunicorn or flask (default: by the app)")
-    add(
-        "--workers",
-        metavar="N",
-        help="how many; 2-8: by the load; auto: by the CPUs there are (default: 1)",
-    )
-    add(
-        "--bind",
-        metavar="ADDR",
-        action="append",
-        help="host:port, [v6]:port, unix:PATH or fd://N; may be repeated (default: 127.0.0.1:8000)",
-    )
-    add("--app-dir", metavar="DIR", help="where the app is imported from (default: here)")
-    add("--threads", metavar="N", help="requests a gunicorn worker serves at once (default: 4)")
-    add("--preload", action="store_true", default=None, help="import once, and fork the workers")
-    add("--spares", metavar="N", help="ready workers that wait to replace others (default: 0)")
-    add(
-        "--reload",
-        action="store_true",
-        default=None,
-        help="development: watch the code, and roll out each change",
-    )
-    add("--balance", metavar="B", help="auto, shared or per-slot (default: by the runtime)")
-    add("--access-log", action="store_true", default=None, help="log each request")
-    add("--keepalive", metavar="T", help="how long idle connections stay open (default: 75s)")
-    add("--backlog", metavar="N", help="connections that may wait to be accepted (default: 2048)")
-    add("--start-timeout", metavar="T", help="how long a worker may load (default: 60s)")
-    add(
-        "--startup-probe",
-        metavar="PATH",
-        help="a GET of it must be answered with 2xx or 3xx before a worker is ready",
-    )
-    add("--grace-period", metavar="T", help="how long a worker may drain (default: 25s)")
-    add("--stop-timeout", metavar="T", help="time between SIGTERM and SIGKILL (default: 3s)")
+    serve.arguments(parser)
     _add_supervisor(parser)
-    add("--config", metavar="FILE", help="further settings, under flags and environment")
+    _add_further_config(parser)
+
+
+def _server_arguments(parser: Parser) -> None:
+    server.arguments(parser)
+    _add_supervisor(parser)
+    _add_further_config(parser)
 
 
 def _run_arguments(parser: Parser) -> None:
@@ -236,6 +198,12 @@ def _check_arguments(parser: Parser) -> None:
 def _add_config(parser: Parser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help=f"the config (default: {DEFAULT_CONFIG}, if there)"
+    )
+
+
+def _add_further_config(parser: Parser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="further settings, under flags and environment"
     )
 
 
@@ -257,6 +225,15 @@ COMMANDS = {
         "drumd serve shop.wsgi:application --runtime gunicorn --threads 8",
         _serve_arguments,
         _serve,
+    ),
+    "server": Command(
+        "serve a model directory",
+        "Serve the model in DIR over HTTP, with the server that its runtime parameter\n"
+        "DRUM_SERVER_TYPE names: flask (development), gunicorn or fastapi. Flags are above the\n"
+        "environment, that is above the file of runtime parameters.",
+        "drumd server --code-dir model --address 0.0.0.0:8000 --target-type regression",
+        _server_arguments,
+        _serve_model,
     ),
     "run": Command(
         "run the pools of a config file",

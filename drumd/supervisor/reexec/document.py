@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from drumd.config.loading import Loaded, Sources
+from drumd.config.modelserver.command import ModelServer
 from drumd.config.settings import Settings
 from drumd.supervisor.admin.desk import KeptDesk
 from drumd.supervisor.announcer import KeptAnnouncer
@@ -44,6 +45,7 @@ class KeptConfig:
     flags: Mapping[str, Any]
     file: str | None
     directory: str
+    model_server: ModelServer | None = None
 
     @classmethod
     def of(cls, loaded: Loaded) -> "KeptConfig":
@@ -55,6 +57,7 @@ class KeptConfig:
             flags=dict(sources.flags),
             file=None if sources.config is None else os.fspath(sources.config),
             directory=str(sources.directory),
+            model_server=sources.model_server,
         )
 
     def load(self) -> Loaded:
@@ -68,6 +71,7 @@ class KeptConfig:
             environ=dict(os.environ),
             config=self.file,
             directory=Path(self.directory),
+            model_server=self.model_server,
         )
         return Loaded(settings=settings, origins=self.origins, warnings=(), sources=sources)
 
