@@ -72,21 +72,19 @@ class LabelPredictor:
         self._labels = target.labels
         classes = classes_of(model)
         self._is_multilabel = target.type is TargetType.MULTILABEL
-        if self._is_multilabel:
-            classes = None if classes is None or len(classes) != len(target.labels) else classes
-        elif classes is not None and matched(classes, target.labels) is None:
-            raise LoadError(
-                f"cannot load the model: its classes are {some_of(classes)}, "
-                f"the target's labels {some_of(target.labels)}; set the labels to the classes"
-            )
+        if classes is not None and matched(classes, target.labels) is None:
+            if not self._is_multilabel:
+                raise LoadError(
+                    f"cannot load the model: its classes are {some_of(classes)}, "
+                    f"the target's labels {some_of(target.labels)}; set the labels to the classes"
+                )
+            classes = None  # trained with a column per label, it counts them
         self._classes = classes
 
     def __call__(self, data: Any) -> Any:
         """Return a DataFrame with a column for each label."""
         answer = _asked(self._model, "predict_proba", data)
-        if self._is_multilabel and isinstance(
-            answer, list
-        ):  # one array per label, of a model with several outputs
+        if self._is_multilabel and isinstance(answer, list):  # of a model with several outputs
             answer = self._positives(answer)
         if self._classes is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._classes),):
             return answer
@@ -98,16 +96,22 @@ class LabelPredictor:
         columns = []
         for index, answer in enumerate(answers):
             own = list(classes[index]) if classes is not None else [0, 1]
-            # Trained with one class alone, a model knows only the other's absence.
-            columns.append(answer[:, own.index(1)] if 1 in own else np.zeros(len(answer)))
+            if 1 in own:
+                columns.append(answer[:, own.index(1)])
+            elif len(own) > 1:  # such as "no" and "yes", in their order
+                columns.append(answer[:, -1])
+            else:  # the label applied to nothing that the model was trained with
+                columns.append(np.zeros(len(answer)))
         return pd.DataFrame(np.column_stack(columns), columns=list(self._labels)[: len(columns)])
 
 
 def classes_of(model: Any) -> Sequence[Any] | None:
     """Return a model's `classes_`, if it is a flat list of them."""
     classes = getattr(model, "classes_", None)
-    if not isinstance(classes, np.ndarray | list | tuple) or np.ndim(classes) != 1:
+    if not isinstance(classes, np.ndarray | list | tuple):
         return None
+    if any(isinstance(each, np.ndarray | list | tuple) for each in classes):
+        return None  # of a model with several outputs
     return list(classes)
 
 

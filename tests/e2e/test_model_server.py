@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -498,3 +499,19 @@ def test_worker_connections_bound_uvicorn(server: Serve) -> None:
         assert first.get("/ping").status == 200
         assert served.ask("GET", "/ping")[0] == 503
     wait_until(lambda: served.ask("GET", "/ping")[0] == 200, what="an answer once it is alone")
+
+
+def test_a_worker_tells_what_is_wrong_in_a_file(server: Serve, tmp_path: Path) -> None:
+    """A file that breaks while drumd runs is told by the next worker, which is tried again."""
+    file = tmp_path / "p.yaml"
+    file.write_text("DRUM_SERVER_TYPE: gunicorn\n")
+    served = server("--runtime-params-file", str(file))
+    file.write_text("CUSTOM_MODEL_THREADS: 0\n")
+    [pid] = served.pids("model")
+    os.kill(pid, signal.SIGKILL)
+    told = "cannot use the model's settings: CUSTOM_MODEL_THREADS = 0"
+    wait_until(lambda: told in served.daemon.text(), what="a worker that tells the problem")
+    file.write_text("DRUM_SERVER_TYPE: gunicorn\n")
+    served.ready("model")
+    assert served.tells()["pid"] != pid
+    assert "Traceback" not in served.daemon.text()

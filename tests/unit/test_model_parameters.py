@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from drumd.config import kinds
 from drumd.config.modelserver import known, reference
-from drumd.config.modelserver.known import KNOWN, TABLE, Known
+from drumd.config.modelserver.known import Known
 from drumd.config.modelserver.metadata import read_metadata
 from drumd.config.modelserver.parameters import FILE, PREFIX, Parameters, read_parameters
 from drumd.config.modelserver.sayings import Sayings
+from drumd.config.modelserver.table import KNOWN, TABLE
 from drumd.config.modelserver.values import Credential, plain
 
 SECRET = "hunter2"

@@ -10,7 +10,8 @@ from drumd.config.check import render, render_problems
 from drumd.config.loading import Loaded, Sources
 from drumd.config.modelserver import known
 from drumd.config.modelserver.command import ModelServer
-from drumd.config.modelserver.known import KNOWN, TABLE, Known
+from drumd.config.modelserver.known import Known
+from drumd.config.modelserver.table import KNOWN, TABLE
 from drumd.config.problems import ConfigInvalid
 from drumd.config.settings import PoolSettings
 from drumd.config.writing import written
@@ -507,3 +508,17 @@ def test_only_the_server_command_looks_at_the_type(tmp_path: Path) -> None:
         ).load()
         assert loaded.settings.pools["web"].runtime == "auto"
         assert not loaded.warnings
+
+
+def test_the_documents_examples_are_valid(model: Model) -> None:
+    """The files and variables that docs/runtime-parameters.md shows can be used together."""
+    document = (Path(__file__).parents[2] / "docs/runtime-parameters.md").read_text()
+    params, metadata = (part.split("```")[0] for part in document.split("```yaml\n")[1:])
+    shell = document.split("```sh\n")[1].split("```")[0]
+    variables = (line.removeprefix("export ").partition("=") for line in shell.splitlines())
+    said = {name: text.strip("'") for name, _, text in variables}
+    assert PREFIX + "DATABASE" in said
+    model.write("model-metadata.yaml", metadata)
+    del said[PREFIX + "DRUM_SERVER_TYPE"]  # the file says another one, which is the example's
+    pool = model.pool(params=params, environ=said)
+    assert (pool.runtime, pool.workers) == ("uvicorn", 4)

@@ -153,6 +153,28 @@ def test_a_model_trained_without_names_takes_any(tmp_path: Path) -> None:
         model.predict(Payload(b"p\n1\n"))
 
 
+@pytest.mark.parametrize("kind", ["one versus rest", "never wide"])
+def test_other_multilabel_models_have_their_labels_in_order(tmp_path: Path, kind: str) -> None:
+    """Whether the model numbers its labels, or knows of one only that it never applied."""
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - slow to import
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
+    from sklearn.multiclass import OneVsRestClassifier  # noqa: PLC0415 - slow to import
+
+    data = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    if kind == "never wide":
+        model = RandomForestClassifier(n_estimators=3, random_state=0)
+        model.fit(data, [[0, 0], [0, 0], [1, 0], [1, 0]])
+    else:
+        model = OneVsRestClassifier(LogisticRegression())
+        model.fit(data, np.array([[0, 1], [0, 1], [1, 0], [1, 0]]))
+    joblib.dump(model, tmp_path / "model.pkl")
+    built = Built(tmp_path, Target(TargetType.MULTILABEL, ("large", "wide")), csv_of(data))
+    values = load(built).predict(built.payload).values
+    assert [row["large"] > 0.5 for row in values] == [False, False, True, True]
+    wide = [False] * 4 if kind == "never wide" else [True, True, False, False]
+    assert [row["wide"] > 0.5 for row in values] == wide
+
+
 def test_a_pipeline_that_takes_texts_gets_the_one_column(tmp_path: Path) -> None:
     """A vectorizer would take a table for a list of its columns' names."""
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - slow to import

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.io
 import scipy.sparse
@@ -244,14 +245,22 @@ def test_unreadable_arrow_is_refused(payload: Payload, told: str) -> None:
     assert error.status == 422
 
 
-def _null_rows(count: int) -> bytes:
-    import pyarrow as pa  # noqa: PLC0415 - of this test alone
-
+def arrow_bytes(values: Any, compression: str | None = None) -> bytes:
     sink = pa.BufferOutputStream()
-    table = pa.table({"a": pa.nulls(count)})
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    table = pa.table({"a": values})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_compressed_arrow_is_read(compression: str) -> None:
+    """Also dictionaries may be compressed."""
+    texts = pa.array(["one", "two", None] * 1000).dictionary_encode()
+    frame = reading.read(Payload(arrow_bytes(texts, compression), ARROW_STREAM))
+    assert list(frame["a"][:2]) == ["one", "two"]
+    assert len(frame) == 3000
 
 
 @pytest.mark.parametrize(
@@ -263,9 +272,23 @@ def _null_rows(count: int) -> bytes:
         Payload(HEADER + b"2 2 1000000000000\n1 1 1\n", MATRIX_MARKET),
         Payload(HEADER + b"2 1000000000000 1\n1 1 1\n", MATRIX_MARKET),
         Payload(HEADER.replace(b"coordinate", b"array") + b"99999 99999\n1\n", MATRIX_MARKET),
-        Payload(_null_rows(1_000_000_000), ARROW_STREAM),
+        Payload(arrow_bytes(pa.nulls(1_000_000_000)), ARROW_STREAM),
+        Payload(arrow_bytes(np.zeros(5_000_000), "zstd"), ARROW_STREAM),
+        Payload(
+            arrow_bytes(pa.array(["x" * 20_000_000]).dictionary_encode(), "zstd"), ARROW_STREAM
+        ),
     ],
-    ids=["csv", "json", "mtx rows", "mtx entries", "mtx columns", "mtx array", "arrow"],
+    ids=[
+        "csv",
+        "json",
+        "mtx rows",
+        "mtx entries",
+        "mtx columns",
+        "mtx array",
+        "arrow",
+        "zstd",
+        "dictionary",
+    ],
 )
 def test_few_bytes_do_not_become_a_table_that_fills_the_memory(payload: Payload) -> None:
     """What would be out of all proportion to its body is refused before it is built."""
@@ -277,6 +300,7 @@ SAMPLES = {
     JSON: json_of(FRAME).data,
     ARROW_STREAM: arrow_of(FRAME).data,
     ARROW_FILE: arrow_of(FRAME, ARROW_FILE).data,
+    f"{ARROW_STREAM}; of=zstd": arrow_bytes(["one", "two"] * 200, "zstd"),
     MATRIX_MARKET: matrix_market_of(scipy.sparse.random(5, 4, 0.5, random_state=1)).data,
 }
 ODD = [b"NaN", b"1e999", b'"', b"\0", b"\xff", b",,", b"[[", b"9" * 25, b"\r", b"-1", b"\\ud800"]

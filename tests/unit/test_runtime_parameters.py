@@ -117,6 +117,14 @@ def test_importing_drumd_imports_nothing_else() -> None:
     assert printed.splitlines() == ["['drumd']", "module 'drumd' has no attribute 'Nothing'"]
 
 
+def test_models_import_their_names_from_drumd() -> None:
+    """`RuntimeParameters` and `ModelError` are there for a model's code."""
+    code = (
+        "from drumd import ModelError, RuntimeParameters; print(ModelError('x', status=402).status)"
+    )
+    assert run(CHECKOUT, code)[:2] == (0, "402")
+
+
 @pytest.mark.parametrize("said", ["X: 1", ""])
 def test_yaml_is_imported_only_for_a_file(tmp_path: Path, said: str) -> None:
     """PyYAML is needed where there is a file, and then its extra is named if it is missing."""

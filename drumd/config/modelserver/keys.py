@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from drumd.config.modelserver import known
-from drumd.config.modelserver.known import KNOWN, Known
+from drumd.config.modelserver.known import Known
 from drumd.config.modelserver.parameters import Parameters, origin_of
 from drumd.config.modelserver.server_type import Server
+from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.target import Target
 
 _READ_BY_WORKERS = frozenset(

@@ -15,13 +15,14 @@ from drumd.config.layers import Layer, LayerBuilder, pool_tables
 from drumd.config.modelserver.command import POOL, ModelServer
 from drumd.config.modelserver.directory import refuse_directory
 from drumd.config.modelserver.keys import digest, keys_of
-from drumd.config.modelserver.known import KNOWN, SERVER_TYPE, WORKERS
+from drumd.config.modelserver.known import SERVER_TYPE, WORKERS
 from drumd.config.modelserver.metadata import CODE_DIR
 from drumd.config.modelserver.packages import missing_packages
 from drumd.config.modelserver.parameters import FILE, PREFIX
 from drumd.config.modelserver.reading import Reading, read_all
 from drumd.config.modelserver.sayings import Sayings, flag_of
 from drumd.config.modelserver.server_type import FLASK, Choice, choose
+from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.targets import LABELS, LABELS_FILE
 from drumd.config.problems import ABSENT, Problem, nearest
 

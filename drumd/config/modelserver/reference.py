@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drumd.config.modelserver.definitions import range_in_words
-from drumd.config.modelserver.known import TABLE, Known
+from drumd.config.modelserver.known import Known
+from drumd.config.modelserver.table import TABLE
 
 BEGIN = "<!-- table: written by `python -m drumd.config.modelserver.reference`, not by hand -->"
 END = "<!-- end of table -->"
