@@ -29,12 +29,15 @@ def train(directory: Path) -> Path:
     return rows
 
 
-def server(server_type: str, directory: Path) -> Server:
-    """Return `drumd server` with this server type and the model that was trained there."""
+def server(server_type: str, threads: int | None, directory: Path) -> Server:
+    """Return `drumd server` with the model that was trained there; `threads` of a worker."""
 
     def command(job: Job) -> Sequence[str]:
         parameters = job.scratch / "parameters.yaml"
-        parameters.write_text(f"DRUM_SERVER_TYPE: {server_type}\n")
+        lines = [f"DRUM_SERVER_TYPE: {server_type}"]
+        if threads is not None:
+            lines.append(f"CUSTOM_MODEL_THREADS: {threads}")
+        parameters.write_text("\n".join(lines))
         return [
             *("-m", "drumd", "server"),
             *("--code-dir", str(directory / "model")),
@@ -46,7 +49,7 @@ def server(server_type: str, directory: Path) -> Server:
             *("--log-format", "json"),
         ]
 
-    return Server(server_type, "http", command)
+    return Server(f"{server_type}, {threads} threads", "http", command)
 
 
 def wait_ready(running: Running) -> None:

@@ -2,7 +2,6 @@
 
 import tempfile
 from contextlib import ExitStack
-from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -13,18 +12,20 @@ from bench.proc import cpu_seconds
 from bench.report import Column, Result, Value
 from bench.servers import Running, running
 
-CONNECTIONS = (1, 8)
-"""One shows what a request costs by itself, more what threads cost that want the GIL at once."""
+CONNECTIONS = 8
 WARM_UP = 1
 """Seconds of load that nobody counts, for each server."""
-TYPES = {1: ("flask", "gunicorn", "fastapi"), 2: ("gunicorn", "fastapi")}
-"""Server types by workers; flask, which is for development, has one."""
+CONTENDERS = {
+    1: (("flask", None), ("gunicorn", 4), ("gunicorn", 1), ("fastapi", 4), ("fastapi", 1)),
+    2: (("gunicorn", 4), ("gunicorn", 1), ("fastapi", 4), ("fastapi", 1)),
+}
+"""Server types with their threads, by workers; flask, for development, has one worker alone."""
 NO_SERVER = "no server: read, predict, check, JSON"
 
 COLUMNS = (
     Column("server", "server"),
     Column("workers", "workers"),
-    Column("connections", "connections"),
+    Column("threads", "threads"),
     Column("rate", "requests/s", ".0f"),
     Column("p50", "p50 ms", ".2f"),
     Column("p99", "p99 ms", ".2f"),
@@ -38,11 +39,8 @@ COLUMNS = (
 class Samples:
     """One server's rounds, with what the same takes without it in the same moment."""
 
-    def __init__(
-        self, server: Running, connections: int, rows: Path, stages: models.Stages
-    ) -> None:
+    def __init__(self, server: Running, rows: Path, stages: models.Stages) -> None:
         self.server = server
-        self.connections = connections
         self.loads: list[Load] = []
         self.cpu: list[float] = []
         """Seconds of CPU a request, of all its processes."""
@@ -68,7 +66,7 @@ class Samples:
     def _press(self, seconds: int) -> Load:
         return press(
             self.server.port,
-            connections=self.connections,
+            connections=CONNECTIONS,
             seconds=seconds,
             path="/predict",
             post=self._rows,
@@ -87,16 +85,13 @@ def measure(effort: Effort) -> Result:
         size = data.stat().st_size
         stages = models.Stages(directory, data)
         rounds: list[tuple[float, float, float, float]] = []
-        for workers, types in TYPES.items():
-            servers = [models.server(each, directory) for each in types]
+        for workers, contenders in CONTENDERS.items():
+            servers = [models.server(name, threads, directory) for name, threads in contenders]
             # On all CPUs: so few requests cost the load generator next to nothing.
             with running(servers, workers=workers, wait=False) as started:
                 for each in started:
                     models.wait_ready(each)
-                samples = [
-                    Samples(each, connections, data, stages)
-                    for each, connections in product(started, CONNECTIONS)
-                ]
+                samples = [Samples(each, data, stages) for each in started]
                 for sample in samples:
                     sample.warm_up()
                 for number in range(effort.predict_rounds):
@@ -105,13 +100,14 @@ def measure(effort: Effort) -> Result:
                     # To and fro, so that nobody is always the first of a round.
                     for sample in samples if number % 2 else reversed(samples):
                         sample.add(effort.throughput_seconds)
-                rows += [_row(sample, workers) for sample in samples]
+                for sample, (name, threads) in zip(samples, contenders, strict=True):
+                    rows.append(_row(sample, name, workers, threads))
     read, hooks, check, json = (1e6 * median(stage) for stage in zip(*rounds, strict=True))
     whole = read + hooks + check + json
     rows.insert(0, {"server": NO_SERVER, "rate": 1e6 / whole, "cpu": whole})
     return Result(
         "Predictions of a model",
-        f"Kept connections post a CSV of {models.ROWS} rows and 10 columns "
+        f"{CONNECTIONS} kept connections post a CSV of {models.ROWS} rows and 10 columns "
         f"({size} bytes) to /predict of a linear regression of scikit-learn's. "
         f"Median of {effort.predict_rounds} interleaved rounds of {effort.throughput_seconds} s; "
         "what a server costs over the same code without one, and over the hooks alone (here the "
@@ -122,11 +118,11 @@ def measure(effort: Effort) -> Result:
     )
 
 
-def _row(samples: Samples, workers: int) -> dict[str, Value]:
+def _row(samples: Samples, name: str, workers: int, threads: int | None) -> dict[str, Value]:
     return {
-        "server": samples.server.name,
+        "server": name,
         "workers": workers,
-        "connections": samples.connections,
+        "threads": threads,
         "rate": median(load.rate for load in samples.loads),
         "p50": 1e3 * median(load.p50 for load in samples.loads),
         "p99": 1e3 * median(load.p99 for load in samples.loads),
