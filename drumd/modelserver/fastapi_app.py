@@ -71,7 +71,12 @@ def _add(app: FastAPI, route: Route, endpoint: Callable[..., Any], prefix: str) 
         described.discard(path)
         details: dict[str, Any] = operation(route, path) if documented else {}
         app.add_api_route(
-            url, endpoint, methods=[route.method], include_in_schema=documented, **details
+            url,
+            endpoint,
+            methods=[route.method],
+            include_in_schema=documented,
+            response_class=Response,
+            **details,
         )
         if route.method == "GET":
             app.add_api_route(url, endpoint, methods=["HEAD"], include_in_schema=False)

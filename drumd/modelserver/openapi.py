@@ -1,5 +1,6 @@
 """What the endpoints take and answer, as OpenAPI describes it."""
 
+from http import HTTPStatus
 from typing import Any
 
 from drumd.modelserver.handlers import FORMATS
@@ -42,16 +43,22 @@ _FORM: _Document = {
     "properties": {"X": _BYTES, "X.colnames": _BYTES},
     "required": ["X"],
 }
+_ROWS: _Document = {"type": "array", "items": _OBJECT}
+_SCHEMAS = {"form": _FORM, "json": _ROWS}
 _DATA: _Document = {
     "required": True,
     "content": {
-        media_type: {"schema": _FORM if name == "form" else _data_schema}
+        media_type: {"schema": _SCHEMAS.get(name, _BYTES)}
         for name, media_types in FORMATS.items()
         for media_type in media_types
-        for _data_schema in ([{"type": "array", "items": _OBJECT}] if name == "json" else [_BYTES])
     },
 }
 _ANYTHING: _Document = {"content": {"application/octet-stream": {"schema": _BYTES}}}
+_WITH_ROLE: _Document = {
+    "type": "object",
+    "properties": {"role": _TEXT},
+    "required": ["role"],
+}
 _CHAT: _Document = {
     "required": True,
     "content": {
@@ -59,9 +66,9 @@ _CHAT: _Document = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "model": _TEXT,
-                    "messages": {"type": "array", "items": _OBJECT},
-                    "stream": {"type": "boolean"},
+                    "model": {},
+                    "messages": {"type": "array", "items": _WITH_ROLE, "minItems": 1},
+                    "stream": {"type": ["boolean", "null"]},
                 },
                 "required": ["messages"],
             }
@@ -128,6 +135,7 @@ _ANSWERS: dict[str, dict[str, _Document]] = {
     "chat": {"application/json": _OBJECT, "text/event-stream": _TEXT},
     "models": {"application/json": _fields(object=_TEXT, data={"type": "array", "items": _OBJECT})},
 }
+_FULL = "As many requests wait as may"
 _REFUSALS = {
     400: "The body is cut off",
     413: "The body is too large",
@@ -135,16 +143,19 @@ _REFUSALS = {
     422: "The body cannot be used, or the endpoint is not for this model",
 }
 _FAILURES = {
-    500: "The model's code raised",
-    503: "As many requests wait as may; see Retry-After",
+    500: "The model's code raised; it may choose another status",
+    503: _FULL,
 }
+
+
+_ID: _Document = {"description": "The request's id", "schema": _TEXT}
+_LATER: _Document = {"description": "Seconds", "schema": _TEXT}
 
 
 def operation(route: Route, path: str) -> _Document:
     """Return what FastAPI is to be told of a path of a route."""
-    errors = (_REFUSALS if route.method == "POST" else {}) | (_FAILURES if route.hooks else {})
-    if route.hooks:
-        errors.setdefault(422, _REFUSALS[422])
+    refusals = _REFUSALS if route.method == "POST" else {}
+    failures = _FAILURES if route.hooks else {}
     extra: _Document = {
         "parameters": [
             {
@@ -152,7 +163,7 @@ def operation(route: Route, path: str) -> _Document:
                 "in": "header",
                 "required": False,
                 "description": "Echoed, when it is at most 128 printable characters without spaces",
-                "schema": {"type": "string", "maxLength": 128},
+                "schema": _TEXT,
             }
         ]
     }
@@ -162,26 +173,21 @@ def operation(route: Route, path: str) -> _Document:
         "name": route.name,
         "operation_id": f"{route.name}{path.replace('/', '_').rstrip('_')}",
         "summary": _SUMMARIES[route.name],
-        "response_description": "Answered",
-        "response_class": _response_class(),
         "openapi_extra": extra,
-        "responses": {
-            200: {
-                "description": "Answered",
-                "content": {
-                    media_type: {"schema": schema}
-                    for media_type, schema in _ANSWERS[route.name].items()
-                },
-            }
-        }
+        "responses": {HTTPStatus.OK: _answered(_ANSWERS[route.name], "Answered")}
         | {
-            status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
-            for status, text in errors.items()
+            status: _answered({"application/json": _ERROR}, text)
+            for status, text in (refusals | failures).items()
         },
     }
 
 
-def _response_class() -> Any:
-    from fastapi import Response  # noqa: PLC0415 - this module is for both servers to read
-
-    return Response
+def _answered(content: dict[str, _Document], description: str) -> _Document:
+    headers = {"X-Request-ID": _ID}
+    if description is _FULL:
+        headers["Retry-After"] = _LATER
+    return {
+        "description": description,
+        "headers": headers,
+        "content": {media_type: {"schema": schema} for media_type, schema in content.items()},
+    }

@@ -97,12 +97,13 @@ def narrow(tmp_path: Path) -> Iterator[tuple[ModelServer, Path]]:
 
 
 def test_a_full_queue_is_503_with_retry_after(narrow: tuple[ModelServer, Path]) -> None:
-    """With all threads busy and the queue full, a request is refused at once; the others are not."""
+    """With all threads busy and the queue full, a request is refused; the others are answered."""
     server, directory = narrow
     with asking(server, 2) as computed:
         wait_until((directory / "waiting-2").exists, what="two hooks that run")
         with asking(server, 1) as waiting:
             refused = wait_until(lambda: refusal(server), what="a full queue")
+            assert refused is not None
             assert refused.headers["retry-after"] == "1"
             assert refused.json() == {
                 "message": "ERROR: cannot answer now: 2 requests are computed and 1 wait; "
