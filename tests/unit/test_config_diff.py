@@ -19,7 +19,7 @@ from tests.unit.config_values import EFFECTS, POOL, SUPERVISOR, all_keys, settin
 def config(
     supervisor: dict[str, Any] | None = None, **pools: dict[str, Any] | PoolSettings
 ) -> Settings:
-    return Settings(
+    return Settings.model_construct(
         supervisor=SupervisorSettings.model_validate(supervisor or {}),
         pools={name: PoolSettings.model_validate(pool) for name, pool in pools.items()},
     )
