@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import Map, RequestRedirect
 
 from drumd.config.modelserver.reading import read_settings
 from drumd.modelserver.calls import EXCHANGE, Answer, Call, Exchange, error_answer
@@ -29,7 +29,8 @@ def app_of(model: Model) -> Flask:
     settings = model.settings
     # Templates of an extension are looked for beside it. Nothing is served as a file by itself.
     app = Flask("model", root_path=str(settings.code_dir), static_folder=None)
-    app.url_map.merge_slashes = False  # else //predict would be a redirect
+    # Else /predict// would be a redirect. (Werkzeug 3.0 takes this when the map is made alone.)
+    app.url_map = Map(merge_slashes=False)
     for route in ROUTES:
         view = _view(service, route)
         for url in route.urls(settings.url_prefix):

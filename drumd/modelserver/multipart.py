@@ -14,6 +14,8 @@ from drumd.modelserver.payload import Payload
 MEDIA_TYPE = "multipart/form-data"
 DATA = "X"
 COLUMNS = "X.colnames"
+_LONGEST_BOUNDARY = 200
+"""RFC 2046 says 70."""
 _PARTS = 100
 """Fields that a form may have: each one costs far more memory than its bytes."""
 _SHOWN = 10
@@ -149,7 +151,14 @@ def _parts(body: bytes, content_type: str) -> Mapping[str, _Part]:
         raise RequestError(
             "cannot read the form: Content-Type names no boundary; let your HTTP client set it"
         )
+    if len(boundary) > _LONGEST_BOUNDARY:
+        raise RequestError(
+            f"cannot read the form: its boundary has {len(boundary)} bytes; "
+            f"it may have {_LONGEST_BOUNDARY}"
+        )
     collector = _Collector()
+    if body.strip() == b"--%b--" % boundary:
+        return collector.parts  # older parsers refuse it
     try:
         parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]  # a TypedDict
         parser.write(body)
