@@ -97,7 +97,13 @@ class Sources:
         if problems:
             raise ConfigInvalid(problems)
         warned = [] if model is None else list(model.warnings)
-        warned += [_problem(item, layers) for item in warnings(settings, origins)]
+        # What a model server settles by itself, it also warns of.
+        settled = set() if model is None else {("pools", MODEL_POOL, "runtime")}
+        warned += [
+            _problem(item, layers)
+            for item in warnings(settings, origins)
+            if item.path not in settled
+        ]
         return Loaded(settings=settings, origins=origins, warnings=warned, sources=self)
 
     def _model(self, others: Sequence[Layer]) -> PoolLayers | None:

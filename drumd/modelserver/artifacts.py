@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from drumd.config.modelserver.target import Target
-from drumd.modelserver.blame import described
+from drumd.modelserver.blame import advice, described
 from drumd.modelserver.errors import LoadError
 from drumd.modelserver.interruptions import is_the_users_own
 from drumd.modelserver.shown import some_of
@@ -102,12 +102,11 @@ def _kinds() -> Mapping[str, Kind]:
 
 
 def _advice(error: BaseException, kind: Kind) -> str:
-    if not isinstance(error, ModuleNotFoundError):
-        return ""
-    missing = (error.name or "").partition(".")[0]
-    if missing in kind.packages:
-        return f"; run pip install 'drumd[{kind.extra}]'"
-    return f"; install what brings {missing!r} where drumd is installed"
+    if isinstance(error, ModuleNotFoundError):
+        missing = (error.name or "").partition(".")[0]
+        if missing in kind.packages:
+            return f"; run pip install 'drumd[{kind.extra}]'"
+    return advice(error)
 
 
 def _load_pickle(path: Path) -> Any:

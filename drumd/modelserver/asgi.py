@@ -124,6 +124,9 @@ class Exchanges:
 
         async def sending(message: Message) -> None:
             nonlocal status, started
+            if exchange.broken is not None:
+                # Starlette's BaseHTTPMiddleware completes an answer whose app has raised.
+                raise exchange.broken
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 headers = message.get("headers", ())

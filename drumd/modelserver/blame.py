@@ -20,6 +20,13 @@ def described(error: BaseException) -> str:
     return f"{name}: {_bounded(text)}" if text else name
 
 
+def advice(error: BaseException) -> str:
+    """Return what to do about an exception that ended a load, where that is known."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"; install what brings {error.name!r} where drumd is installed"
+    return ""
+
+
 def own_status(error: BaseException) -> tuple[int, str] | None:
     """Return the status and message that a model asked for by its exception.
 

@@ -31,6 +31,8 @@ class Exchange:
     """The route's name; `none` where the path leads nowhere."""
     request_id: str
     started: float = field(default_factory=monotonic)
+    broken: Exception | None = None
+    """What ended the answer before its time; it must not seem to have come to its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

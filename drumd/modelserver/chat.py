@@ -7,12 +7,14 @@ from typing import Any, NoReturn
 from drumd.modelserver.directory import Loaded
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.running import Runner, cannot
+from drumd.modelserver.shown import kind_of, some_of
 
 _HOOK = "chat"
 _MODELS_HOOK = "get_supported_llm_models"
 _EXPECTED = 'expected {"messages": [{"role": "user", "content": "…"}, …]}'
 _COMPLETION = "expected a chat completion: a dict, or an object of OpenAI's, with choices"
 _DUMPING = ("model_dump", "to_dict")
+_END = object()
 _CHUNK = "chat.completion.chunk"
 
 
@@ -68,7 +70,7 @@ def _described_model(each: Any) -> dict[str, Any]:
 def _no_models(returned: Any) -> NoReturn:
     raise HookError(
         _MODELS_HOOK,
-        f"{cannot(_MODELS_HOOK)} returned a {type(returned).__name__}; "
+        f"{cannot(_MODELS_HOOK)} returned {kind_of(returned)}; "
         'expected a list of names, or {"data": [{"id": …}, …]}',
     )
 
@@ -132,8 +134,8 @@ class Chunks:
         started = time.perf_counter()
         chunk = None
         try:
-            returned = self._runner.guarded(_HOOK, next, self._stream, None)
-            if returned is not None:
+            returned = self._runner.guarded(_HOOK, next, self._stream, _END)
+            if returned is not _END:
                 chunk = _checked_chunk(self._runner.guarded(_HOOK, _plain, returned), returned)
         finally:
             self._seconds += time.perf_counter() - started
@@ -179,8 +181,8 @@ def _checked_completion(completion: Any, returned: Any) -> dict[str, Any]:
 
 def _kind(returned: Any) -> str:
     if isinstance(returned, dict):
-        return f"a dict with {', '.join(map(str, returned)) or 'nothing in it'}"
-    return f"a {type(returned).__name__}"
+        return f"a dict with {some_of(list(returned)) or 'nothing in it'}"
+    return kind_of(returned)
 
 
 def _as_chunk(completion: dict[str, Any]) -> dict[str, Any]:

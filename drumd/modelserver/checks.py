@@ -12,7 +12,7 @@ from drumd.modelserver.labels import assigned, matched
 from drumd.modelserver.payload import Predictions
 from drumd.modelserver.plain import plain_column
 from drumd.modelserver.running import cannot
-from drumd.modelserver.shown import quoted, short, some_of
+from drumd.modelserver.shown import kind_of, quoted, short, some_of
 
 _DEFAULT_NAME = "Predictions"
 _SUM_TOLERANCE = 1e-3
@@ -49,9 +49,9 @@ class Checker:
             try:
                 array = np.asarray(returned)
             except (ValueError, TypeError) as error:
-                self._fail(hook, f"returned {_kind(returned)} that is no table: {error}")
+                self._fail(hook, f"returned {kind_of(returned)} that is no table: {error}")
             return self._named(hook, array)
-        return self._fail(hook, f"returned {_kind(returned)}")
+        return self._fail(hook, f"returned {kind_of(returned)}")
 
     def predictions(self, hook: str, returned: Any, rows: int | None) -> Predictions:
         """Return checked predictions for `rows` rows (None: unknown); raise `HookError`."""
@@ -67,7 +67,7 @@ class Checker:
         if self._target.type is TargetType.TEXT_GENERATION:
             values: list[Any] = self._texts(hook, frame[column])
         else:
-            values = self._numbers(hook, frame[[column]])[:, 0].tolist()
+            values = self._numbers(hook, _only(frame, column))[:, 0].tolist()
         return Predictions(values, _extra(frame, {column}))
 
     def _labelled(self, hook: str, frame: pd.DataFrame) -> Predictions:
@@ -84,8 +84,10 @@ class Checker:
             unexpected = [name for name in names if name not in found]
             also = f" and has {quoted(unexpected)} instead" if unexpected else ""
             self._fail(hook, f"returned no column for {quoted(missing)}{also}")
-        column_of = {label: column for column, label in found.items()}
-        matrix = self._probabilities(hook, frame[[column_of[label] for label in labels]])
+        # Of all columns at once, and put in order then: to select columns is slow in pandas.
+        of_labels = frame if len(found) == len(names) else frame[list(found)]
+        place = {found[name]: index for index, name in enumerate(of_labels.columns)}
+        matrix = self._probabilities(hook, of_labels)[:, [place[label] for label in labels]]
         if self._target.type is not TargetType.MULTILABEL:
             self._check_sums(hook, matrix)
         return Predictions(_rows(labels, matrix), _extra(frame, set(found)))
@@ -114,6 +116,8 @@ class Checker:
             )
 
     def _numbers(self, hook: str, frame: pd.DataFrame) -> Any:
+        if any(dtype.kind == "c" for dtype in frame.dtypes):  # numpy would drop what is imaginary
+            self._not_numbers(hook, frame)
         try:
             matrix = frame.to_numpy(dtype=float)
         except (ValueError, TypeError):
@@ -161,7 +165,7 @@ class Checker:
         if array.ndim == 1:
             array = array.reshape(-1, 1)
         if array.ndim != _TWO_DIMENSIONS:
-            self._fail(hook, f"returned {_kind(array)} of {array.ndim} dimensions")
+            self._fail(hook, f"returned {kind_of(array)} of {array.ndim} dimensions")
         columns = array.shape[1]
         if not self._target.type.has_labels:
             names = [self._target.name]
@@ -192,6 +196,10 @@ class Checker:
                 return f"expected one column of numbers, or one called {self._target.name!r}"
 
 
+def _only(frame: pd.DataFrame, column: Any) -> pd.DataFrame:
+    return frame if len(frame.columns) == 1 else frame[[column]]
+
+
 def _rows(labels: Sequence[str], matrix: Any) -> list[Any]:
     return [dict(zip(labels, row, strict=True)) for row in matrix.tolist()]
 
@@ -200,7 +208,3 @@ def _extra(frame: pd.DataFrame, used: set[Any]) -> dict[str, list[Any]]:
     if len(frame.columns) == len(used):
         return {}
     return {str(name): plain_column(frame[name]) for name in frame.columns if name not in used}
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"

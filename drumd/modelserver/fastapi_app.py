@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 import drumd
 from drumd.config.modelserver.reading import read_settings
-from drumd.modelserver import asgi, jsonbytes
+from drumd.modelserver import asgi, jsonbytes, telemetry
 from drumd.modelserver.calls import Answer, Call, error_answer
 from drumd.modelserver.extension import extend
 from drumd.modelserver.hook_pool import HookPool, PoolFullError
@@ -57,6 +57,11 @@ def app_of(model: Model) -> FastAPI:
     )
     for route in ROUTES:
         _add(app, route, _endpoint(service, pool, route), settings.url_prefix)
+    if settings.backend is not None:
+        from drumd.modelserver import proxy_fastapi  # noqa: PLC0415 - few need it, and httpx
+
+        proxy_fastapi.mount(app, settings, settings.backend)
+    telemetry.instrument_fastapi(app, settings)
     extend(app, EXTENSION, settings.code_dir)
     # Last, so that it sees what the extension's own layers answer.
     app.user_middleware.insert(0, Middleware(asgi.Exchanges, service=service, owner=app))

@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect
 
 from drumd.config.modelserver.reading import read_settings
+from drumd.modelserver import telemetry
 from drumd.modelserver.calls import EXCHANGE, Answer, Call, Exchange, error_answer
 from drumd.modelserver.extension import extend
 from drumd.modelserver.model import Model
@@ -41,6 +42,11 @@ def app_of(model: Model) -> Flask:
     app.register_error_handler(
         Exception, lambda error: _response(service.failure(error, _exchange().request_id))
     )
+    if settings.backend is not None:
+        from drumd.modelserver import proxy_flask  # noqa: PLC0415 - few need it, and httpx
+
+        proxy_flask.mount(app, settings, settings.backend)
+    telemetry.instrument_flask(app, settings)
     extend(app, EXTENSION, settings.code_dir)
     # Last, so that it sees what the extension's own layers answer.
     app.wsgi_app = Exchanges(app.wsgi_app, service)  # type: ignore[method-assign]  # Flask's own way

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from drumd.modelserver.blame import described, user_traceback
+from drumd.modelserver.blame import advice, described, user_traceback
 from drumd.modelserver.errors import LoadError
 from drumd.modelserver.interruptions import is_the_users_own
 
@@ -104,7 +104,7 @@ def import_file(path: Path, code_dir: Path) -> ModuleType:
         if not is_the_users_own(error):
             raise
         raise LoadError(
-            f"cannot load the model: {path.name} raised {described(error)}{_advice(error)}",
+            f"cannot load the model: {path.name} raised {described(error)}{advice(error)}",
             user_traceback(error, code_dir),
         ) from error
     return module
@@ -129,13 +129,13 @@ def checked_hook(name: str, function: Any) -> Hook:
     for by_name in (False, True):
         takes = _further(signature, 0 if by_name else len(HOOKS[name]))
         positional = () if by_name else HOOKS[name]
-        named = (*(HOOKS[name] if by_name else ()), *OFFERED.get(name, ()))
-        if _fits(signature, positional, [each for each in named if takes is None or each in takes]):
+        offered = [each for each in OFFERED.get(name, ()) if takes is None or each in takes]
+        if _fits(signature, positional, [*(HOOKS[name] if by_name else ()), *offered]):
             return Hook(name, function, by_name, takes)
-    offered = "".join(f", {each}=…" for each in OFFERED.get(name, ()))
+    named = "".join(f", {each}=…" for each in OFFERED.get(name, ()))
     raise LoadError(
         f"cannot load the model: {name} in {_SHOWN_NAME} takes {signature}, "
-        f"but is called with ({', '.join(HOOKS[name])}{offered})"
+        f"but is called with ({', '.join(HOOKS[name])}{named})"
     )
 
 
@@ -196,9 +196,3 @@ def _free_name(path: Path) -> str:
     if other is not None and Path(other).resolve() == path.resolve():
         return name
     return f"_drumd_{name}_{abs(hash(str(path))):x}"
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"; install what brings {error.name!r} where drumd is installed"
-    return ""

@@ -23,15 +23,16 @@ _TYPES = {
     "tensor(string)": np.object_,
 }
 _NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_MAPS = "seq(map("
 _COLUMN_OR_MATRIX = 2
 
 
 def load(path: Path) -> Any:
     """Return a session for a model's file.
 
-    It computes in the thread that asks. A session with threads of its own would hang in a worker
-    that is forked from a template, since threads do not survive a fork; and the workers already
-    share the CPUs among them. A `load_model` hook can make another session.
+    It computes in the thread that asks: threads of a session's own do not survive the fork of a
+    worker from a template, and the workers share the CPUs among them already. A `load_model` hook
+    can make another session.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -53,8 +54,10 @@ class OnnxPredictor:
                     f"cannot load the model: its input {each.name!r} is {each.type} of shape "
                     f"{each.shape}, but data have rows and columns; write score in custom.py"
                 )
-        self._output = _output_for(session.get_outputs(), target)
-        self._classes = _classes(session, target)
+        output = _output_for(session.get_outputs(), target)
+        self._output = output.name
+        has_names = not target.type.has_labels or output.type.startswith(_MAPS)
+        self._classes = None if has_names else _classes(session, target)
 
     def __call__(self, data: Any) -> Any:
         """Return the output that has the predictions; raise `RequestError` if data do not fit."""
@@ -71,6 +74,7 @@ class OnnxPredictor:
 
     def _feed(self, data: Any) -> dict[str, Any]:
         if hasattr(data, "toarray"):
+            self._check_width(data.shape[1])  # before it is made dense
             data = data.toarray()
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
         names = [each.name for each in self._inputs]
@@ -86,13 +90,16 @@ class OnnxPredictor:
                 f"cannot predict from these data: {len(missing)} of the model's {len(names)} "
                 f"columns are missing: {some_of(missing)}"
             )
-        width = _width(self._inputs[0])
-        if width is not None and len(frame.columns) != width:
+        self._check_width(len(frame.columns))
+        return {names[0]: _array(frame, self._inputs[0])}
+
+    def _check_width(self, columns: int) -> None:
+        width = _width(self._inputs[0]) if len(self._inputs) == 1 else len(self._inputs)
+        if width is not None and columns != width:
             raise RequestError(
-                f"cannot predict from these data: they have {len(frame.columns)} columns, "
+                f"cannot predict from these data: they have {columns} columns, "
                 f"the model takes {width}"
             )
-        return {names[0]: _array(frame, self._inputs[0])}
 
 
 def _width(node: Any) -> int | None:
@@ -126,8 +133,8 @@ def _array(frame: pd.DataFrame, node: Any) -> Any:
     return frame.to_numpy(dtype=wanted)
 
 
-def _output_for(outputs: list[Any], target: Target) -> str:
-    """Return the name of the output that answers for `target`; raise `LoadError`.
+def _output_for(outputs: list[Any], target: Target) -> Any:
+    """Return the output that answers for `target`; raise `LoadError`.
 
     A classifier has its choice first and the probabilities after it; so has a detector of anomalies
     with its scores.
@@ -135,7 +142,7 @@ def _output_for(outputs: list[Any], target: Target) -> str:
     if target.type is TargetType.TEXT_GENERATION:
         fitting = [each for each in outputs if each.type == "tensor(string)"]
     elif target.type.has_labels:
-        fitting = [each for each in outputs if each.type.startswith("seq(map(")]
+        fitting = [each for each in outputs if each.type.startswith(_MAPS)]
         fitting = fitting or [each for each in outputs if each.type in _NUMBERS][-1:]
     elif target.type is TargetType.ANOMALY:
         fitting = [each for each in outputs if each.type in _NUMBERS][-1:]
@@ -147,13 +154,13 @@ def _output_for(outputs: list[Any], target: Target) -> str:
             f"cannot load the model: its target is {target.type}, but none of its outputs fits: "
             f"{told}; write score in custom.py"
         )
-    return str(fitting[0].name)
+    return fitting[0]
 
 
 def _classes(session: Any, target: Target) -> list[str] | None:
     """Return the classes in the order of the probabilities, if the model says it."""
     path = getattr(session, "_model_path", None)
-    if path is None or not target.type.has_labels:
+    if path is None:
         return None
     for classes in class_labels(Path(path).read_bytes()):
         if matched(classes, target.labels) is not None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.checks import Checker
 from drumd.modelserver.directory import Loaded
@@ -9,6 +11,7 @@ from drumd.modelserver.errors import HookError, LoadError, RequestError
 from drumd.modelserver.payload import Predictions
 from drumd.modelserver.predictors import classes_of, find_predictor
 from drumd.modelserver.running import cannot
+from drumd.modelserver.shown import kind_of
 
 _WITHOUT_PREDICTIONS = (TargetType.UNSTRUCTURED, TargetType.TRANSFORM)
 
@@ -65,11 +68,13 @@ class Predicting:
 
 
 def row_count(data: Any) -> int | None:
-    """Return how many rows the data have; None if that cannot be told."""
-    shape = getattr(data, "shape", None)
-    if shape:
-        return int(shape[0])
-    return len(data) if isinstance(data, list) else None
+    """Return how many rows the data have; None if that cannot be told.
+
+    What read_input_data made of the bytes may be an image: its height is no number of rows.
+    """
+    if isinstance(data, pd.DataFrame) or hasattr(data, "tocoo"):
+        return int(data.shape[0])
+    return None
 
 
 def _offered(target: Target) -> dict[str, Any]:
@@ -87,8 +92,8 @@ def _label_arguments(target: Target) -> dict[str, Any]:
 
 
 def _no_predictor(loaded: Loaded, target: Target) -> str:
-    kind = type(loaded.model).__name__
-    told = f"cannot load the model: its target is {target.type}, but the model, a {kind}, has no "
+    kind = kind_of(loaded.model)
+    told = f"cannot load the model: its target is {target.type}, but the model, {kind}, has no "
     if target.type.has_labels:
         return f"{told}predict_proba; train it with probabilities, or write score in custom.py"
     return f"{told}predict; write score in custom.py"

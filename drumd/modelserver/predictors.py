@@ -71,19 +71,20 @@ class LabelPredictor:
         self._model = model
         self._labels = target.labels
         classes = classes_of(model)
-        if target.type is TargetType.MULTILABEL:
-            classes = None if classes is None or len(classes) != len(target.labels) else classes
-        elif classes is not None and matched(classes, target.labels) is None:
-            raise LoadError(
-                f"cannot load the model: its classes are {some_of(classes)}, "
-                f"the target's labels {some_of(target.labels)}; set the labels to the classes"
-            )
+        self._is_multilabel = target.type is TargetType.MULTILABEL
+        if classes is not None and matched(classes, target.labels) is None:
+            if not self._is_multilabel:
+                raise LoadError(
+                    f"cannot load the model: its classes are {some_of(classes)}, "
+                    f"the target's labels {some_of(target.labels)}; set the labels to the classes"
+                )
+            classes = None  # trained with a column per label, it counts them
         self._classes = classes
 
     def __call__(self, data: Any) -> Any:
         """Return a DataFrame with a column for each label."""
         answer = _asked(self._model, "predict_proba", data)
-        if isinstance(answer, list):  # one array per label, of a model with several outputs
+        if self._is_multilabel and isinstance(answer, list):  # of a model with several outputs
             answer = self._positives(answer)
         if self._classes is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._classes),):
             return answer
@@ -95,16 +96,22 @@ class LabelPredictor:
         columns = []
         for index, answer in enumerate(answers):
             own = list(classes[index]) if classes is not None else [0, 1]
-            # Trained with one class alone, a model knows only the other's absence.
-            columns.append(answer[:, own.index(1)] if 1 in own else np.zeros(len(answer)))
+            if 1 in own:
+                columns.append(answer[:, own.index(1)])
+            elif len(own) > 1:  # such as "no" and "yes", in their order
+                columns.append(answer[:, -1])
+            else:  # the label applied to nothing that the model was trained with
+                columns.append(np.zeros(len(answer)))
         return pd.DataFrame(np.column_stack(columns), columns=list(self._labels)[: len(columns)])
 
 
 def classes_of(model: Any) -> Sequence[Any] | None:
     """Return a model's `classes_`, if it is a flat list of them."""
     classes = getattr(model, "classes_", None)
-    if not isinstance(classes, np.ndarray | list | tuple) or np.ndim(classes) != 1:
+    if not isinstance(classes, np.ndarray | list | tuple):
         return None
+    if any(isinstance(each, np.ndarray | list | tuple) for each in classes):
+        return None  # of a model with several outputs
     return list(classes)
 
 
@@ -124,6 +131,8 @@ def _fitting(model: Any, data: Any) -> Any:
     if isinstance(data, pd.DataFrame) and names is not None:
         return with_columns(data, [str(name) for name in names])
     count = getattr(model, "n_features_in_", None)
+    if count is None and isinstance(data, pd.DataFrame) and _takes_texts(model, data):
+        return data.iloc[:, 0]
     if count is None or len(getattr(data, "shape", ())) != _TABLE:
         return data
     if data.shape[1] != count:
@@ -131,8 +140,19 @@ def _fitting(model: Any, data: Any) -> Any:
             f"cannot predict from these data: they have {data.shape[1]} columns, "
             f"the model was trained with {count}"
         )
-    # Fitted without names, scikit-learn warns of each DataFrame.
-    return data.to_numpy() if isinstance(data, pd.DataFrame) else data
+    return _unnamed(data) if isinstance(data, pd.DataFrame) else data
+
+
+def _unnamed(data: pd.DataFrame) -> Any:
+    """Return the values: fitted without names, scikit-learn warns of each DataFrame."""
+    if all(isinstance(dtype, pd.SparseDtype) for dtype in data.dtypes):
+        return data.sparse.to_coo().tocsr()  # type: ignore[attr-defined]  # the stubs lack it
+    return data.to_numpy()
+
+
+def _takes_texts(model: Any, data: pd.DataFrame) -> bool:
+    """Return whether a pipeline begins with a vectorizer, which takes texts but no table."""
+    return type(model).__module__.startswith("sklearn.") and len(data.columns) == 1
 
 
 def with_columns(data: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 NOWHERE = "none"
 """The route of a path that leads nowhere, or to what an extension added."""
 
+PROXIED = {"directAccess": "direct_access", "nim": "nim"}
+"""Routes whose paths go on to a backend, by the first part of these paths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drumd.modelserver.blame import described, own_status, user_traceback
+from drumd.modelserver.blame import advice, described, own_status, user_traceback
 from drumd.modelserver.errors import HookError, LoadError, RequestError
 from drumd.modelserver.hooks import Hook
 from drumd.modelserver.interruptions import is_the_users_own
@@ -47,7 +47,8 @@ class Runner:
             if not is_the_users_own(error):
                 raise
             raise LoadError(
-                f"cannot load the model: {place(hook.name)} raised {described(error)}",
+                f"cannot load the model: {place(hook.name)} raised "
+                f"{described(error)}{advice(error)}",
                 user_traceback(error, self._code_dir),
             ) from error
 

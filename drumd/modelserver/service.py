@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from drumd.modelserver import metrics
 from drumd.modelserver.calls import Exchange, error_answer, request_id
 from drumd.modelserver.failures import explain
-from drumd.modelserver.routes import NOWHERE, routes_by_path
+from drumd.modelserver.routes import NOWHERE, PROXIED, routes_by_path
 from drumd.modelserver.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Service:
 
     def began(self, method: str, path: str, given_id: str | None) -> Exchange:
         """Note a request that begins; `ended` must follow."""
-        exchange = Exchange(method, self._routes.get(path, NOWHERE), request_id(given_id))
+        exchange = Exchange(method, self._route_of(path), request_id(given_id))
         metrics.began(exchange.route)
         return exchange
 
@@ -45,6 +45,13 @@ class Service:
         seconds = monotonic() - exchange.started
         metrics.ended(exchange.route, exchange.method, status, seconds)
         self.statistics.finished(exchange.route, status, seconds)
+
+    def _route_of(self, path: str) -> str:
+        route = self._routes.get(path)
+        if route is None:
+            first = path.removeprefix(self.settings.url_prefix).split("/", 2)[1:2]
+            route = PROXIED.get(first[0], NOWHERE) if first else NOWHERE
+        return route
 
     def answer(self, route: Route, call: Call) -> Answer:
         """Return the answer to a call; never raises."""
@@ -64,6 +71,12 @@ class Service:
 
     def not_found(self, path: str) -> Answer:
         """Return the answer for a path that leads nowhere."""
+        if self.settings.backend is None and self._route_of(path) in PROXIED.values():
+            return error_answer(
+                "there is no backend to pass this on to; set OPENAI_HOST and OPENAI_PORT to the "
+                "host and the port of one",
+                HTTPStatus.NOT_FOUND,
+            )
         return error_answer(
             f"cannot find {path[:_SHOWN]}: "
             f"GET {self.settings.url_prefix}/capabilities lists the endpoints",

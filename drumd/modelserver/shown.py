@@ -17,6 +17,12 @@ def quoted(names: Sequence[Any]) -> str:
     return some_of([repr(str(name)) for name in names])
 
 
+def kind_of(value: Any) -> str:
+    """Return the name of a value's type with its article."""
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
 def short(value: Any) -> str:
     """Return a value's repr, cut."""
     text = repr(value)

@@ -9,6 +9,7 @@ from drumd.modelserver import reading
 from drumd.modelserver.errors import HookError
 from drumd.modelserver.payload import Table
 from drumd.modelserver.running import cannot
+from drumd.modelserver.shown import kind_of
 
 _HOOK = "transform"
 
@@ -43,7 +44,7 @@ def _framed(returned: Any) -> pd.DataFrame:
             pass
     raise HookError(
         _HOOK,
-        f"{cannot(_HOOK)} returned a {type(returned).__name__}; "
+        f"{cannot(_HOOK)} returned {kind_of(returned)}; "
         "expected a DataFrame, an array or a sparse matrix",
     )
 

@@ -11,6 +11,7 @@ from drumd.modelserver.payload import Unstructured
 from drumd.modelserver.plain import plain
 from drumd.modelserver.reading.mediatype import MediaType, decode
 from drumd.modelserver.running import cannot
+from drumd.modelserver.shown import kind_of
 
 _HOOK = "score_unstructured"
 _WITH_HOW = 2
@@ -70,7 +71,7 @@ def _answered(returned: Any) -> Unstructured:
     elif isinstance(returned, dict | list):
         returned, default = _json(returned), _JSON
     else:
-        _fail(f"returned a {type(returned).__name__}")
+        _fail(f"returned {kind_of(returned)}")
     name = f"{mimetype or default}"
     if charset is None and (is_text(MediaType(name)) and not name.endswith("json")):
         name += "; charset=utf-8"
@@ -89,7 +90,7 @@ def _json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """Return a value of numpy's as Python's, for `json`; others are refused."""
     if not hasattr(value, "dtype"):
-        raise TypeError(f"a {type(value).__name__} is in it")
+        raise TypeError(f"{kind_of(value)} is in it")
     return plain(value)
 
 

@@ -29,6 +29,8 @@ def failed(doing: str, error: BaseException) -> Failed:
 
 def complain(error: str, traceback: str = "") -> None:
     """Write what is wrong to stderr, if the app has left it open."""
+    if traceback and not traceback.endswith("\n"):
+        traceback += "\n"
     with contextlib.suppress(OSError):
         os.write(2, f"{traceback}drumd: {error}\n".encode(errors="backslashreplace"))
 

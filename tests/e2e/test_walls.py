@@ -66,6 +66,7 @@ def breaches(package: str, forbidden: tuple[str, ...]) -> list[str]:
         ("workers", ("drumd.supervisor",)),
         ("supervisor", ("drumd.workers",)),
         ("wire", ("drumd.config", "drumd.supervisor", "drumd.workers")),
+        ("modelserver", ("drumd.supervisor", "drumd.workers", "drumd.wire")),
     ],
 )
 def test_package_does_not_reach_over_its_walls(package: str, forbidden: tuple[str, ...]) -> None:

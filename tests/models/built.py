@@ -58,7 +58,9 @@ def csv_of(frame: pd.DataFrame) -> Payload:
 
 
 def json_of(frame: pd.DataFrame) -> Payload:
-    return Payload(frame.to_json(orient="records", double_precision=15).encode(), JSON)
+    return Payload(
+        frame.to_json(orient="records", double_precision=15, date_format="iso").encode(), JSON
+    )
 
 
 def arrow_of(frame: pd.DataFrame, content_type: str = ARROW_STREAM) -> Payload:

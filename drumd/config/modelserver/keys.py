@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from drumd.config.modelserver import known
-from drumd.config.modelserver.known import KNOWN, Known
+from drumd.config.modelserver.known import Known
 from drumd.config.modelserver.parameters import Parameters, origin_of
 from drumd.config.modelserver.server_type import Server
+from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.target import Target
 
-_LIVE = frozenset(
+_READ_BY_WORKERS = frozenset(
     {
-        "workers",
-        "start_timeout",
-        "grace_period",
-        "recycle.max_requests",
-        "recycle.max_requests_jitter",
+        known.THREADS,
+        known.QUEUE,
+        known.REQUEST_TIMEOUT,
+        known.MAX_BODY,
+        known.BACKEND_HOST,
+        known.BACKEND_PORT,
     }
 )
-"""Keys that the supervisor alone reads, and that count without new workers."""
+"""Known parameters that are in `ModelSettings`; the others are the supervisor's."""
 
 _BY_WORKER_CLASS = {
     "auto": ("auto", "auto"),
@@ -51,7 +53,7 @@ def digest(parameters: Parameters, target: Target) -> str:
     values = {
         name: parameter.value
         for name, parameter in parameters.by_name.items()
-        if name not in KNOWN or not _LIVE.issuperset(KNOWN[name].keys) or not KNOWN[name].keys
+        if name not in KNOWN or name in _READ_BY_WORKERS
     }
     said = json.dumps(
         [values, target.type, target.labels, target.name], default=str, sort_keys=True
@@ -72,6 +74,10 @@ def _values(parameter: Known, value: Any) -> tuple[Any, ...]:
     """Return the value of each of its keys."""
     if parameter.name == known.UVICORN_WORKER_CLASS:
         return _BY_WORKER_CLASS[value]
+    if parameter.name == known.UVICORN_CONNECTIONS:
+        # uvicorn 0.54: what comes on a connection is refused when there are `limit_concurrency`,
+        # the one that it comes on included.
+        return (value + 1,)
     if parameter.keys == ("recycle.max_requests",):
         return (value or None,)  # 0: never
     return (value,) * len(parameter.keys)

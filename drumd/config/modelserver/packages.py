@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 
 from drumd.config.modelserver.server_type import FASTAPI, FLASK, GUNICORN, Server
 from drumd.config.modelserver.settings import ModelSettings
-from drumd.config.modelserver.target import TargetType
 from drumd.config.problems import Problem
 
 _OF_SERVER = {
@@ -16,12 +15,9 @@ _OF_SERVER = {
     FASTAPI: ("fastapi", "starlette", "uvicorn"),
 }
 """Modules of a server; the extra of their packages has the name of the server."""
-_OF_ALL = ("python_multipart",)
-_OF_DATA = ("numpy", "pandas")
+_OF_ALL = ("numpy", "pandas", "python_multipart")
 _OF_BACKEND = ("httpx",)
 _PACKAGES = {"python_multipart": "python-multipart"}
-_NO_TABLES = (TargetType.UNSTRUCTURED, TargetType.TEXT_GENERATION)
-"""Targets whose models are given no table of data, so that they do without pandas."""
 
 
 def missing_packages(
@@ -33,8 +29,6 @@ def missing_packages(
     """
     paths = [str(settings.code_dir), *filter(None, python_path.split(os.pathsep))]
     needed = [*_OF_ALL]
-    if settings.target.type not in _NO_TABLES:
-        needed += _OF_DATA
     if settings.backend is not None:
         needed += _OF_BACKEND
     for extra, modules in ((server.name, _OF_SERVER[server]), ("model", needed)):
@@ -52,12 +46,17 @@ def missing_packages(
 
 def _absent(modules: Iterable[str], paths: list[str]) -> Iterator[str]:
     for name in modules:
-        if PathFinder.find_spec(name, paths) is None and not _is_installed(name):
+        if not _is_module(PathFinder.find_spec(name, paths)) and not _is_installed(name):
             yield name
 
 
 def _is_installed(name: str) -> bool:
     try:
-        return find_spec(name) is not None
+        return _is_module(find_spec(name))
     except ValueError:  # a module without a spec was put into sys.modules
         return True
+
+
+def _is_module(spec: ModuleSpec | None) -> bool:
+    """Tell a module from nothing, and from a mere directory of its name."""
+    return spec is not None and spec.origin is not None

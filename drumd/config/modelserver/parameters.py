@@ -11,9 +11,10 @@ from drumd.config.modelserver.definitions import (
     read_definitions,
     unknown_type,
 )
-from drumd.config.modelserver.known import KNOWN, PLAIN_VARIABLES
+from drumd.config.modelserver.known import PLAIN_VARIABLES
 from drumd.config.modelserver.metadata import METADATA, Metadata
 from drumd.config.modelserver.sayings import Sayings
+from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.values import (
     ParameterType,
     checked,

@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from drumd.config.kinds import Workers
 from drumd.config.layers import Layer, LayerBuilder, pool_tables
 from drumd.config.modelserver.command import POOL, ModelServer
 from drumd.config.modelserver.directory import refuse_directory
 from drumd.config.modelserver.keys import digest, keys_of
-from drumd.config.modelserver.known import KNOWN
+from drumd.config.modelserver.known import SERVER_TYPE, WORKERS
 from drumd.config.modelserver.metadata import CODE_DIR
 from drumd.config.modelserver.packages import missing_packages
 from drumd.config.modelserver.parameters import FILE, PREFIX
 from drumd.config.modelserver.reading import Reading, read_all
 from drumd.config.modelserver.sayings import Sayings, flag_of
 from drumd.config.modelserver.server_type import FLASK, Choice, choose
+from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.targets import LABELS, LABELS_FILE
 from drumd.config.problems import ABSENT, Problem, nearest
 
@@ -111,6 +115,7 @@ class _Reader:
             if not missing or "." not in key or not key.startswith(choice.server.runtime):
                 self.parameters.put(_path(key), value, origin)
         if choice.server is FLASK:
+            self._warn_of_flask(choice)
             self._one_process(reading, choice)
         self._environment(sayings, reading)
 
@@ -162,22 +167,39 @@ class _Reader:
             origin = f"flag {flag_of(name)}" if name in self.server.flags else _HERE
             self.settled.put((*_path("environment"), name), value, origin)
 
+    def _warn_of_flask(self, choice: Choice) -> None:
+        self.warnings.append(
+            Problem(
+                key=SERVER_TYPE,
+                value=choice.server.name,
+                message="is Werkzeug's development server",
+                suggestion="set it to gunicorn or fastapi to serve others",
+                origin=choice.origin,
+            )
+        )
+
     def _one_process(self, reading: Reading, choice: Choice) -> None:
         """Have one worker, and warn where more are asked for."""
-        said = [(layer, _workers_in(layer)) for layer in self.others]
-        more = [(value, layer.origin_of(_path("workers"))) for layer, value in said if value]
-        asked = reading.parameters.by_name.get("CUSTOM_MODEL_WORKERS")
+        said = [
+            (value, layer.origin_of(_path("workers")))
+            for layer in self.others
+            for value in [_workers_in(layer)]
+            if value is not None
+        ]
+        asked = reading.parameters.by_name.get(WORKERS)
         if asked is not None:
-            more.append((asked.value, asked.origin))
+            said.append((asked.value, asked.origin))
+        if not all(_is_count(value) for value, _ in said):
+            return  # what is no number of workers is told by whoever reads the pool's settings
         self.settled.put(_path("workers"), 1, choice.origin)
-        for value, origin in more[:1]:
+        for value, origin in said[:1]:
             if str(value) != "1":
                 self.warnings.append(
                     Problem(
                         key=".".join(_path("workers")),
                         value=value,
                         message="has no effect: the server type flask is one process",
-                        suggestion="set DRUM_SERVER_TYPE to gunicorn or fastapi",
+                        suggestion=f"set {SERVER_TYPE} to gunicorn or fastapi",
                         origin=origin,
                     )
                 )
@@ -225,6 +247,14 @@ def _variables(layers: Sequence[Layer]) -> dict[str, str]:
 
 def _workers_in(layer: Layer) -> Any:
     return dict(pool_tables(layer.data)).get(POOL, {}).get("workers")
+
+
+def _is_count(value: Any) -> bool:
+    try:
+        TypeAdapter(Workers).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _unknown_parameters(reading: Reading) -> Iterator[Problem]:

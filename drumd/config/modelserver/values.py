@@ -91,7 +91,12 @@ def checked(value: Any, kind: ParameterType) -> Any:
     is_one = isinstance(value, fits) and isinstance(value, bool) is (kind is ParameterType.BOOLEAN)
     if not is_one or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"must be {expected}")
-    return Credential(value) if kind is ParameterType.CREDENTIAL else value
+    if kind is not ParameterType.CREDENTIAL:
+        return value
+    try:
+        return Credential(value)
+    except RecursionError:
+        raise ValueError("must be a mapping that is not nested as deep") from None
 
 
 _FITS: dict[ParameterType, tuple[Any, str]] = {

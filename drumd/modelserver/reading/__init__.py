@@ -34,7 +34,7 @@ def read(payload: Payload) -> Any:
     """Return a DataFrame, or a scipy sparse matrix in CSR form; raise `RequestError`."""
     media_type = MediaType.parse(payload.content_type)
     reader = format_of(media_type)
-    if not payload.data.strip():
+    if not payload.data or payload.data.isspace():
         raise RequestError("cannot read the data: the body is empty; send rows with a header")
     return importlib.import_module(f"{__name__}.{reader}").read(payload, media_type)
 

@@ -9,10 +9,12 @@ import pyarrow.ipc
 
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
-from drumd.modelserver.reading.bounds import bound_cells, refuse_duplicates
+from drumd.modelserver.reading.arrow_sizes import decompressed_size
+from drumd.modelserver.reading.bounds import bound_cells, bound_size, refuse_duplicates
 from drumd.modelserver.reading.mediatype import MediaType
 
 _FILE_MAGIC = b"ARROW1"
+_STREAM_IN_FILE = 8
 # How pandas writes an index that is not 0, 1, 2 …; it is no column of the data.
 _INDEX = re.compile(r"__index_level_\d+__")
 
@@ -41,11 +43,13 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
 
 
 def _table(data: bytes) -> Any:
+    stream = pa.py_buffer(data)
+    if data.startswith(_FILE_MAGIC):
+        # A file holds a stream, and then an index of it that a client may have written wrongly.
+        stream = stream.slice(_STREAM_IN_FILE)
+    bound_size(decompressed_size(stream), len(data))
     options = pa.ipc.IpcReadOptions(use_threads=False)
-    buffer = pa.py_buffer(data)
-    is_file = data.startswith(_FILE_MAGIC)
-    open_it = pa.ipc.open_file if is_file else pa.ipc.open_stream
-    table = open_it(buffer, options=options).read_all()
+    table = pa.ipc.open_stream(stream, options=options).read_all()
     # Offsets and lengths are as the client wrote them; what follows would read wherever they point.
     table.validate(full=True)
     return table

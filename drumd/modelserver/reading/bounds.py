@@ -7,6 +7,7 @@ from drumd.modelserver.errors import RequestError
 _FREE_CELLS = 1_000_000
 _CELLS_PER_BYTE = 64
 """Formats that pack (bits, runs, compression) are meant to; a bomb comes to far more than this."""
+_BYTES_PER_CELL = 8
 _FREE_ROWS = 10_000
 _ROWS_PER_BYTE = 8
 
@@ -17,6 +18,14 @@ def bound_cells(rows: int, columns: int, size: int) -> None:
         raise RequestError(
             f"cannot read the data: {size} bytes would become {rows} rows of {columns} columns, "
             "nearly all of them empty; send each row with all of its columns"
+        )
+
+
+def bound_size(claimed: int, size: int) -> None:
+    """Refuse compressed data, of `size` bytes, that claim to become far too many."""
+    if claimed > _FREE_CELLS * _BYTES_PER_CELL + _CELLS_PER_BYTE * size:
+        raise RequestError(
+            f"cannot read the data: {size} bytes would become {claimed}; send them uncompressed"
         )
 
 

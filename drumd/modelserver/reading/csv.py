@@ -2,9 +2,8 @@
 
 import csv
 import io
-import itertools
 import re
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -14,6 +13,7 @@ from drumd.modelserver.reading.bounds import bound_cells, refuse_duplicates
 from drumd.modelserver.reading.mediatype import MediaType, codec_of, decode
 
 _LINE_END = re.compile(r"[\r\n]")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _PARSER = "Error tokenizing data. C error: "
 
 
@@ -28,8 +28,8 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
     _bound(text)
     frame = _parse(payload.data if codec_of(media_type.charset) == "utf-8" else text)
     _check_header(frame, text)
-    if frame.iloc[:, -1].hasnans:
-        _refuse_short_rows(text, len(frame.columns))
+    if frame[frame.columns[-1]].hasnans:
+        _refuse_short_rows(text)
     return frame
 
 
@@ -56,50 +56,53 @@ def _bound(text: str) -> None:
 
 
 def _check_header(frame: pd.DataFrame, text: str) -> None:
-    if not isinstance(frame.index, pd.RangeIndex):
-        # pandas takes what is too much for names of the rows.
-        raise RequestError(
-            "cannot read the data as CSV: the rows have more fields than the header, "
-            f"which has {len(frame.columns)}"
-        )
+    rows = _Rows(text)
+    header, first = next(rows, []), next(rows, [])
+    if len(first) > len(header):  # pandas takes what is too much for names of the rows
+        raise _unequal(rows, first, header)
     if not len(frame):
         raise RequestError(
             "cannot read the data as CSV: there is a header but no row; "
             "send the names of the columns in the first line, and a row in each of the next"
         )
-    if any(str(name).rpartition(".")[2].isdigit() for name in frame.columns):
-        # pandas renames the second `a` to `a.1`: the text tells whether the client did.
-        refuse_duplicates(name for name in next(_rows(text), []) if name)
+    refuse_duplicates(name for name in header if name)  # pandas renames the second `a` to `a.1`
 
 
-def _refuse_short_rows(text: str, columns: int) -> None:
-    rows = _rows(text)
-    try:
-        for row in itertools.islice(rows, 1, None):
-            if len(row) < columns:
-                raise RequestError(
-                    f"cannot read the data as CSV: the row that ends in line {rows.line_num} has "
-                    f"{len(row)} fields, the header {columns}"
-                )
-    except csv.Error:  # a field too long for this module: pandas has read it
-        return
+def _refuse_short_rows(text: str) -> None:
+    rows = _Rows(text)
+    header = next(rows, [])
+    for row in rows:
+        if len(row) < len(header):
+            raise _unequal(rows, row, header)
 
 
-class _rows:  # noqa: N801 - it is used as a function
+def _unequal(rows: "_Rows", row: list[str], header: list[str]) -> RequestError:
+    return RequestError(
+        f"cannot read the data as CSV: the row that ends in line {rows.line} has {len(row)} "
+        f"fields, the header {len(header)}"
+    )
+
+
+class _Rows:
     """Rows of the text that have fields, as pandas counts them."""
 
     def __init__(self, text: str) -> None:
-        self._reader: Any = csv.reader(io.StringIO(text, newline=""))
+        # Line by line: most of the time, only the first ones are looked at.
+        self._reader: Any = csv.reader(line[0] for line in _LINE.finditer(text))
 
-    def __iter__(self) -> "_rows":
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> list[str]:
-        for row in self._reader:
-            if row and not (len(row) == 1 and not row[0].strip()):
-                return list(row)
+        try:
+            for row in self._reader:
+                if row and not (len(row) == 1 and not row[0].strip()):
+                    return list(row)
+        except csv.Error:  # a field too long for this module: pandas has read it
+            pass
         raise StopIteration
 
     @property
-    def line_num(self) -> int:
+    def line(self) -> int:
+        """The number of the line, from 1, in which the last row ended."""
         return int(self._reader.line_num)
