@@ -132,7 +132,7 @@ _ANSWERS: dict[str, dict[str, _Document]] = {
     "predict": {"application/json": _PREDICTIONS},
     "transform": {"text/csv": _TEXT, "text/mtx": _TEXT, FORMATS["arrow"][0]: _BYTES},
     "predict_unstructured": {"*/*": {}},
-    "chat": {"application/json": _OBJECT, "text/event-stream": _TEXT},
+    "chat": {"application/json": _OBJECT, "text/event-stream": {}},
     "models": {"application/json": _fields(object=_TEXT, data={"type": "array", "items": _OBJECT})},
 }
 _FULL = "As many requests wait as may"

@@ -62,26 +62,37 @@ async def test_no_thread_is_made_before_it_is_needed() -> None:
 
 
 async def test_so_many_run_and_so_many_wait(gate: Gate) -> None:
-    """Beyond both a call is refused; those that wait run in the order in which they came."""
+    """Beyond both a call is refused; those that wait run when others have ended."""
     pool = HookPool(2, 2)
-    ended: list[int] = []
-
-    async def call(number: int) -> None:
-        await pool.run(gate)
-        ended.append(number)
-
-    running = [asyncio.create_task(call(0)), asyncio.create_task(call(1))]
+    running = [asyncio.create_task(pool.run(gate)) for _ in range(2)]
     await until(lambda: gate.entered == 2)
-    waiting = [asyncio.create_task(call(2)), asyncio.create_task(call(3))]
+    waiting = [asyncio.create_task(pool.run(gate)) for _ in range(2)]
     await until(lambda: pool.waiting == 2)
     with pytest.raises(PoolFullError, match="2 requests are computed and 2 wait"):
         await pool.run(gate)
     assert gate.entered == 2
     gate.open()
-    await asyncio.gather(*running, *waiting)
-    assert sorted(ended[:2]) == [0, 1]
+    for each in (*running, *waiting):
+        assert await each == "done"
     assert gate.entered == 4
     assert pool.free
+    pool.close()
+
+
+async def test_calls_run_in_the_order_in_which_they_came(gate: Gate) -> None:
+    """Nobody overtakes who waits, not even a call that comes when a thread has just become free."""
+    pool = HookPool(1, 9)
+    running = asyncio.create_task(pool.run(gate))
+    await until(lambda: gate.entered == 1)
+    order: list[int] = []
+    waiting = [asyncio.create_task(pool.run(order.append, number)) for number in range(5)]
+    await until(lambda: pool.waiting == 5)
+    gate.open()
+    await running
+    await pool.run(order.append, 5)
+    for each in waiting:
+        await each
+    assert order == [0, 1, 2, 3, 4, 5]
     pool.close()
 
 
