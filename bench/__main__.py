@@ -26,8 +26,9 @@ MEASURES = (
     "broken_release",
     "crash",
     "memory",
+    "models",
 )
-_NEED_WRK = {"throughput"}
+_NEED_WRK = {"throughput", "models"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

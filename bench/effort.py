@@ -20,6 +20,7 @@ class Effort:
     """How long a server is watched after a broken release, and after a kill that follows."""
     crashes: int
     model_megabytes: int
+    predict_rounds: int
 
 
 FULL = Effort(
@@ -35,6 +36,7 @@ FULL = Effort(
     watched_seconds=6.0,
     crashes=7,
     model_megabytes=500,
+    predict_rounds=9,
 )
 QUICK = Effort(
     throughput_rounds=3,
@@ -49,4 +51,5 @@ QUICK = Effort(
     watched_seconds=4.0,
     crashes=2,
     model_megabytes=100,
+    predict_rounds=3,
 )

@@ -1,3 +1,14 @@
+-- With an argument, a CSV file: it is posted each time.
+function init(arguments)
+  if arguments[1] then
+    local file = assert(io.open(arguments[1], "rb"))
+    wrk.method = "POST"
+    wrk.body = file:read("*a")
+    wrk.headers["Content-Type"] = "text/csv"
+    file:close()
+  end
+end
+
 -- wrk calls this at its end; one JSON line, since its own text rounds.
 function done(summary, latency, _)
   local errors = summary.errors

@@ -33,14 +33,20 @@ def wrk_is_there() -> bool:
     return shutil.which("wrk") is not None
 
 
-def press(port: int, *, connections: int, seconds: int) -> Load:
-    """Ask for / as fast as the answers come, from the load generator's own CPU."""
+def press(
+    port: int, *, connections: int, seconds: int, path: str = "/", post: Path | None = None
+) -> Load:
+    """Ask for `path` as fast as the answers come, from the load generator's own CPU.
+
+    With `post`, a CSV, that is sent each time.
+    """
     with machine.on(machine.LOAD_CPUS):
         done = subprocess.run(
             [
                 *("wrk", "--threads", "1", "--connections", str(connections)),
                 *("--duration", f"{seconds}s", "--script", str(_SCRIPT)),
-                f"http://{HOST}:{port}/",
+                f"http://{HOST}:{port}{path}",
+                *(["--", str(post)] if post else []),
             ],
             capture_output=True,
             text=True,

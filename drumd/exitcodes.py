@@ -20,6 +20,21 @@ class DaemonExit(IntEnum):
     """The config is invalid (EX_CONFIG of sysexits.h)."""
 
 
+class BatchExit(IntEnum):
+    """How `drumd score` and `drumd validate` end; 128+n when signal n interrupted them."""
+
+    DONE = 0
+    """Scored; or valid, if with warnings."""
+    FAILED = 1
+    """Rows could not be scored, a file not be read or written; or there is something to fix."""
+    USAGE = 2
+    """The command line is wrong, or a file that it names."""
+    LOAD_FAILED = 3
+    """The model could not be loaded."""
+    CONFIG = 78
+    """The model's settings are invalid (EX_CONFIG of sysexits.h)."""
+
+
 class ControlExit(IntEnum):
     """How `drumctl` ends; `drumctl status` follows the LSB's codes for status."""
 

@@ -39,6 +39,11 @@ class Model:
         return self.settings.target
 
     @property
+    def loaded(self) -> Any:
+        """What load_model returned, or the artifact holds; None where hooks need neither."""
+        return self._loaded.model
+
+    @property
     def hooks(self) -> frozenset[str]:
         """Names of the hooks that custom.py has."""
         return frozenset(self._loaded.hooks)

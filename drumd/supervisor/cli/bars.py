@@ -1,4 +1,4 @@
-"""Bars of slots: a cell for each slot, as far as it is."""
+"""Bars: of slots, a cell for each; or of work, a part of which is done."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ from drumd.supervisor.cli.terminal import DIM, GREEN, RED, YELLOW, Terminal
 
 MOST = 40
 """Cells of the longest bar; where there are more slots, a cell stands for several."""
+_SHARE_CELLS = 24
+"""Cells of a share's bar: with the numbers beside it, it fits 80 columns."""
 
 _ORDER = ("new", "starting", "old", "empty")
 _BLOCKS = {"new": "█", "starting": "▒", "old": "░", "empty": "·"}
@@ -25,6 +27,12 @@ def bar(slots: Sequence[str], terminal: Terminal) -> str:
         terminal.paint(signs.get(cell, "?"), _COLOURS.get(cell, "")) for cell in _fitting(slots)
     ]
     return f"[{''.join(cells)}] "
+
+
+def share(done: float, terminal: Terminal) -> str:
+    """Return `[███░░░] ` for a part that is done, 0 to 1; nothing as `bar` does."""
+    full = round(min(1.0, max(0.0, done)) * _SHARE_CELLS)
+    return bar(["new"] * full + ["old"] * (_SHARE_CELLS - full), terminal)
 
 
 def _fitting(slots: Sequence[str]) -> Sequence[str]:

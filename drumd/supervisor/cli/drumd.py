@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from drumd import __version__
 from drumd.exitcodes import DaemonExit
-from drumd.supervisor.cli import serve, server
+from drumd.supervisor.cli import scoring, serve, server, validating
 from drumd.supervisor.cli.arguments import Parser, UsageError, meant
 from drumd.supervisor.reexec.order import VARIABLE
 from drumd.supervisor.reexec.stub import enter
@@ -159,7 +159,7 @@ class Command:
 
 
 def _top_parser() -> Parser:
-    listed = "\n".join(f"  {name:<6} {command.summary}" for name, command in COMMANDS.items())
+    listed = "\n".join(f"  {name:<8} {command.summary}" for name, command in COMMANDS.items())
     parser = Parser(
         "drumd",
         "Keep pools of Gunicorn or Uvicorn workers serving.\n\n"
@@ -249,6 +249,20 @@ COMMANDS = {
         "drumd check --config drumd.toml\ndrumd check app:app",
         _check_arguments,
         _check,
+    ),
+    "score": Command(
+        "score a file with a model",
+        scoring.DESCRIPTION,
+        scoring.EXAMPLE,
+        scoring.arguments,
+        scoring.run,
+    ),
+    "validate": Command(
+        "try a model out, and say what to fix",
+        validating.DESCRIPTION,
+        validating.EXAMPLE,
+        validating.arguments,
+        validating.run,
     ),
 }
 

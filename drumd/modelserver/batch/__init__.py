@@ -1,0 +1,1 @@
+"""Scoring files with a model, in chunks, without a server."""

@@ -1,0 +1,1 @@
+"""Trying a model out before it serves, and saying what to fix."""
