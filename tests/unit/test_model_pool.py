@@ -409,7 +409,8 @@ def test_a_directory_is_no_package(model: Model, monkeypatch: pytest.MonkeyPatch
     """A package may come with the model; a directory of its name, with templates say, is none."""
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setattr("sys.path_importer_cache", {})
-    for name in ("flask", "werkzeug"):  # another test's imports would be found as they are
+    # What another test imported would be found as it is.
+    for name in ("flask", "werkzeug", "numpy", "pandas", "python_multipart"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (model.directory / "flask").mkdir()
     assert "cannot serve: flask, werkzeug are not installed" in model.refused()
