@@ -8,13 +8,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect
 
 from drumd.config.modelserver.reading import read_settings
-from drumd.modelserver import telemetry
-from drumd.modelserver.calls import EXCHANGE, Answer, Call, Exchange, error_answer
-from drumd.modelserver.extension import extend
-from drumd.modelserver.model import Model
-from drumd.modelserver.routes import ROUTES, Route
-from drumd.modelserver.service import Service
-from drumd.modelserver.wsgi import Exchanges, header_values, read
+from drumd.modelserver.inference.model import Model
+from drumd.modelserver.serving.calls import EXCHANGE, Answer, Call, Exchange, error_answer
+from drumd.modelserver.serving.extension import extend
+from drumd.modelserver.serving.routes import ROUTES, Route
+from drumd.modelserver.serving.service import Service
+from drumd.modelserver.serving.wsgi import Exchanges, header_values, read
+from drumd.modelserver.tracing import telemetry
 
 EXTENSION = "custom_flask.py"
 
@@ -43,7 +43,7 @@ def app_of(model: Model) -> Flask:
         Exception, lambda error: _response(service.failure(error, _exchange().request_id))
     )
     if settings.backend is not None:
-        from drumd.modelserver import proxy_flask  # noqa: PLC0415 - few need it, and httpx
+        from drumd.modelserver.proxy import in_flask as proxy_flask  # noqa: PLC0415 - few need it, and httpx
 
         proxy_flask.mount(app, settings, settings.backend)
     telemetry.instrument_flask(app, settings)

@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from drumd.modelserver.routes import ROUTES
+from drumd.modelserver.serving.routes import ROUTES
 from tests import models
 from tests.e2e.model_requests import FORM, form, part
 from tests.e2e.model_servers import Asked, ModelServer, all_types, model_server

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from drumd.modelserver.hook_pool import HookPool, PoolFullError
+from drumd.modelserver.serving.hook_pool import HookPool, PoolFullError
 from tests.waiting import until
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from drumd.modelserver.bodies import Body
 from drumd.modelserver.errors import RequestError
+from drumd.modelserver.serving.bodies import Body
 
 
 def test_a_declared_length_above_the_limit_is_refused_at_once() -> None:

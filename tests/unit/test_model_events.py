@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from drumd.modelserver.events import EventStream
+from drumd.modelserver.serving.events import EventStream
 from tests.waiting import wait_until
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from drumd.modelserver.errors import RequestError
-from drumd.modelserver.multipart import is_form, payload_of
 from drumd.modelserver.payload import Payload
+from drumd.modelserver.serving.multipart import is_form, payload_of
 from tests.e2e.model_requests import FORM, Part, form, part
 
 CSV = b"a,b\r\n1,2\r\n"

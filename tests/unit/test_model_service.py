@@ -11,11 +11,11 @@ import pytest
 
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver import jsonbytes
-from drumd.modelserver.calls import Answer, Call, request_id
 from drumd.modelserver.errors import RequestError
-from drumd.modelserver.model import Model
-from drumd.modelserver.routes import ROUTES, routes_by_path
-from drumd.modelserver.service import Service
+from drumd.modelserver.inference.model import Model
+from drumd.modelserver.serving.calls import Answer, Call, request_id
+from drumd.modelserver.serving.routes import ROUTES, routes_by_path
+from drumd.modelserver.serving.service import Service
 from tests import models
 from tests.models import Built
 from tests.models.generative import chat_hook

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drumd.modelserver import handlers
+from drumd.modelserver.serving import handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from drumd.modelserver.calls import Answer, Call
-    from drumd.modelserver.service import Service
+    from drumd.modelserver.serving.calls import Answer, Call
+    from drumd.modelserver.serving.service import Service
 
 NOWHERE = "none"
 """The route of a path that leads nowhere, or to what an extension added."""

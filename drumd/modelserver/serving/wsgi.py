@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from drumd.modelserver.bodies import Body
-from drumd.modelserver.calls import EXCHANGE, REQUEST_ID
 from drumd.modelserver.errors import RequestError
-from drumd.modelserver.service import Service
+from drumd.modelserver.serving.bodies import Body
+from drumd.modelserver.serving.calls import EXCHANGE, REQUEST_ID
+from drumd.modelserver.serving.service import Service
 
 Environ = dict[str, Any]
 _PIECE = 256 * 1024

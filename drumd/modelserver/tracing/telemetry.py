@@ -95,7 +95,7 @@ def _make_provider() -> Any:
     global _provider  # noqa: PLW0603 - one a process, as OpenTelemetry has it
     if _provider is None:
         try:
-            from drumd.modelserver import spans  # noqa: PLC0415 - it needs an extra
+            from drumd.modelserver.tracing import spans  # noqa: PLC0415 - it needs an extra
         except ImportError as error:
             raise _missing(error) from error
         _provider = spans.make_provider()

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from drumd.config.modelserver.target import Target
-from drumd.modelserver.blame import advice, described
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.interruptions import is_the_users_own
+from drumd.modelserver.inference.blame import advice, described
+from drumd.modelserver.inference.interruptions import is_the_users_own
 from drumd.modelserver.shown import some_of
 
 ENTRY_POINTS = "drumd.artifacts"
@@ -116,7 +116,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _load_onnx(path: Path) -> Any:
-    from drumd.modelserver import onnx_models  # noqa: PLC0415 - as above
+    from drumd.modelserver.inference import onnx_models  # noqa: PLC0415 - as above
 
     return onnx_models.load(path)
 

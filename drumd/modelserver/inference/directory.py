@@ -5,11 +5,11 @@ from typing import Any
 
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import Target, TargetType
-from drumd.modelserver import artifacts
-from drumd.modelserver.artifacts import Kind
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.hooks import Hook, find_hooks
-from drumd.modelserver.running import Runner
+from drumd.modelserver.inference import artifacts
+from drumd.modelserver.inference.artifacts import Kind
+from drumd.modelserver.inference.hooks import Hook, find_hooks
+from drumd.modelserver.inference.running import Runner
 
 CUSTOM = "custom.py"
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from drumd.modelserver import reading
 from drumd.modelserver.errors import HookError
+from drumd.modelserver.inference.running import cannot
 from drumd.modelserver.payload import Table
-from drumd.modelserver.running import cannot
 from drumd.modelserver.shown import kind_of
 
 _HOOK = "transform"

@@ -3,8 +3,8 @@
 from http import HTTPStatus
 from typing import Any
 
-from drumd.modelserver.handlers import FORMATS
-from drumd.modelserver.routes import Route
+from drumd.modelserver.serving.handlers import FORMATS
+from drumd.modelserver.serving.routes import Route
 
 _Document = dict[str, Any]
 _OBJECT: _Document = {"type": "object"}

@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from drumd.modelserver.directory import Loaded
 from drumd.modelserver.errors import HookError
+from drumd.modelserver.inference.directory import Loaded
+from drumd.modelserver.inference.plain import plain
+from drumd.modelserver.inference.running import cannot
 from drumd.modelserver.payload import Unstructured
-from drumd.modelserver.plain import plain
 from drumd.modelserver.reading.mediatype import MediaType, decode
-from drumd.modelserver.running import cannot
 from drumd.modelserver.shown import kind_of
 
 _HOOK = "score_unstructured"

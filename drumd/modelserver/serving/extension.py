@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from drumd.errors import PlainError
-from drumd.modelserver.blame import described, user_traceback
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.hooks import import_file
-from drumd.modelserver.interruptions import is_the_users_own
+from drumd.modelserver.inference.blame import described, user_traceback
+from drumd.modelserver.inference.hooks import import_file
+from drumd.modelserver.inference.interruptions import is_the_users_own
 
 _FUNCTION = "init_app"
 

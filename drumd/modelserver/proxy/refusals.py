@@ -6,7 +6,7 @@ from typing import NamedTuple
 import httpx
 
 from drumd.modelserver import jsonbytes
-from drumd.modelserver.calls import JSON
+from drumd.modelserver.serving.calls import JSON
 
 RETRY_AFTER = "1"
 """Seconds, as the header has them."""

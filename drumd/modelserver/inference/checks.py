@@ -8,10 +8,10 @@ import pandas as pd
 
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import HookError
-from drumd.modelserver.labels import assigned, matched
+from drumd.modelserver.inference.labels import assigned, matched
+from drumd.modelserver.inference.plain import plain_column
+from drumd.modelserver.inference.running import cannot
 from drumd.modelserver.payload import Predictions
-from drumd.modelserver.plain import plain_column
-from drumd.modelserver.running import cannot
 from drumd.modelserver.shown import kind_of, quoted, short, some_of
 
 _DEFAULT_NAME = "Predictions"

@@ -9,8 +9,8 @@ import pandas as pd
 
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import LoadError, RequestError
-from drumd.modelserver.labels import matched
-from drumd.modelserver.onnx_classes import class_labels
+from drumd.modelserver.inference.labels import matched
+from drumd.modelserver.inference.onnx_classes import class_labels
 from drumd.modelserver.shown import some_of
 
 _TYPES = {

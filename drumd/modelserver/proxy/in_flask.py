@@ -15,10 +15,11 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wsgi import get_input_stream
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
-from drumd.modelserver import proxy, telemetry
-from drumd.modelserver.calls import EXCHANGE
-from drumd.modelserver.proxy_transport import WatchingTransport, watching
-from drumd.modelserver.refusals import BrokenAnswer, ClientGone, Refusal, unread
+from drumd.modelserver.proxy import forwarding
+from drumd.modelserver.proxy.refusals import BrokenAnswer, ClientGone, Refusal, unread
+from drumd.modelserver.proxy.transport import WatchingTransport, watching
+from drumd.modelserver.serving.calls import EXCHANGE
+from drumd.modelserver.tracing import telemetry
 
 PIECE = 16 * 1024
 """Bytes of a request's body that are passed on at once; WSGI servers wait for all of them."""
@@ -28,15 +29,15 @@ def mount(app: Flask, settings: ModelSettings, backend: Backend) -> None:
     """Add the proxy's routes to `app`."""
     app.url_map.converters["rest"] = _Rest
     client = _Client(settings)
-    for each in proxy.MOUNTS:
-        view = _View(proxy.Route(settings, backend, each), client, settings.max_body)
+    for each in forwarding.MOUNTS:
+        view = _View(forwarding.Route(settings, backend, each), client, settings.max_body)
         for path in (f"{settings.url_prefix}{each}", f"{settings.url_prefix}{each}/<rest:path>"):
             for websocket in (False, True):  # Werkzeug asks for rules of their own
                 app.add_url_rule(
                     path,
                     endpoint=f"proxy{each}",
                     view_func=view,
-                    methods=["GET"] if websocket else list(proxy.METHODS),
+                    methods=["GET"] if websocket else list(forwarding.METHODS),
                     provide_automatic_options=False,
                     websocket=websocket,
                 )
@@ -53,7 +54,7 @@ class _Client:
     """The worker's client, made when it is first needed: after any fork."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        self._limits = proxy.limits(settings)
+        self._limits = forwarding.limits(settings)
         self._guard = threading.Lock()
         self._client: httpx.Client | None = None
         self._pid = 0
@@ -81,7 +82,7 @@ class _Client:
 class _View:
     """The view of the requests below one mount."""
 
-    def __init__(self, route: proxy.Route, client: _Client, max_body: int) -> None:
+    def __init__(self, route: forwarding.Route, client: _Client, max_body: int) -> None:
         self._route = route
         self._client = client
         self._max_body = max_body
@@ -120,8 +121,8 @@ class _View:
         try:
             try:
                 return client.send(asked, stream=True)
-            except proxy.BROKEN:
-                if not proxy.may_repeat(asked):
+            except forwarding.BROKEN:
+                if not forwarding.may_repeat(asked):
                     raise
                 return client.send(asked, stream=True)
         except httpx.TransportError as error:
@@ -135,7 +136,7 @@ class _Body(httpx.SyncByteStream):
 
     def __init__(self, environ: dict[str, Any], most: int) -> None:
         self._environ = environ
-        self._limit = proxy.BodyLimit(most)
+        self._limit = forwarding.BodyLimit(most)
 
     def __iter__(self) -> Iterator[bytes]:
         stream = get_input_stream(self._environ)
@@ -152,7 +153,7 @@ class _Body(httpx.SyncByteStream):
 class _Relayed:
     """The backend's answer, as it comes."""
 
-    def __init__(self, response: httpx.Response, sock: Any, route: proxy.Route) -> None:
+    def __init__(self, response: httpx.Response, sock: Any, route: forwarding.Route) -> None:
         self._response = response
         self._socket = sock
         self._route = route
@@ -187,7 +188,7 @@ class _Raw(Response):
         return cast("Iterable[bytes]", self.response)
 
 
-def _answer(status: int, headers: proxy.Headers, body: Iterable[bytes]) -> Response:
+def _answer(status: int, headers: forwarding.Headers, body: Iterable[bytes]) -> Response:
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     answer = _Raw(body, status, pairs, direct_passthrough=True)
     if not any(name == "content-type" for name, _ in pairs):
@@ -195,7 +196,7 @@ def _answer(status: int, headers: proxy.Headers, body: Iterable[bytes]) -> Respo
     return answer
 
 
-def _headers(environ: dict[str, Any]) -> proxy.Headers:
+def _headers(environ: dict[str, Any]) -> forwarding.Headers:
     """Return a request's headers; WSGI has joined those that were repeated."""
     headers = []
     for key, value in environ.items():

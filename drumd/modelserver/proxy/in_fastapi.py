@@ -13,10 +13,11 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route, WebSocketRoute
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
-from drumd.modelserver import proxy, telemetry
-from drumd.modelserver.asgi import exchange_of
-from drumd.modelserver.calls import Exchange
-from drumd.modelserver.refusals import ClientGone, Refusal, no_websockets
+from drumd.modelserver.proxy import forwarding
+from drumd.modelserver.proxy.refusals import ClientGone, Refusal, no_websockets
+from drumd.modelserver.serving.asgi import exchange_of
+from drumd.modelserver.serving.calls import Exchange
+from drumd.modelserver.tracing import telemetry
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,12 +28,12 @@ def mount(app: FastAPI, settings: ModelSettings, backend: Backend) -> None:
     """Add the proxy's routes to `app`, and the end of its client to the app's lifespan."""
     register_url_convertor("rest", _Rest())
     client = _Client(settings)
-    for each in proxy.MOUNTS:
-        route = proxy.Route(settings, backend, each)
+    for each in forwarding.MOUNTS:
+        route = forwarding.Route(settings, backend, each)
         endpoint = _Endpoint(route, client, settings.max_body)
         for path in (f"{settings.url_prefix}{each}", f"{settings.url_prefix}{each}/{{path:rest}}"):
             app.router.routes.append(
-                Route(path, endpoint, methods=list(proxy.METHODS), include_in_schema=False)
+                Route(path, endpoint, methods=list(forwarding.METHODS), include_in_schema=False)
             )
             app.router.routes.append(WebSocketRoute(path, endpoint))
     around = app.router.lifespan_context
@@ -64,7 +65,7 @@ class _Client:
     """The worker's client, made when it is first needed: in its loop, after any fork."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        self._limits = proxy.limits(settings)
+        self._limits = forwarding.limits(settings)
         self._client: httpx.AsyncClient | None = None
 
     def get(self) -> httpx.AsyncClient:
@@ -90,7 +91,7 @@ class _Client:
 class _Endpoint:
     """An ASGI app for the requests below one mount."""
 
-    def __init__(self, route: proxy.Route, client: _Client, max_body: int) -> None:
+    def __init__(self, route: forwarding.Route, client: _Client, max_body: int) -> None:
         self._route = route
         self._client = client
         self._max_body = max_body
@@ -141,8 +142,8 @@ class _Endpoint:
         try:
             try:
                 return await client.send(request, stream=True)
-            except proxy.BROKEN:
-                if not proxy.may_repeat(request):
+            except forwarding.BROKEN:
+                if not forwarding.may_repeat(request):
                     raise
                 return await client.send(request, stream=True)
         except httpx.TransportError as error:
@@ -154,7 +155,7 @@ class _Body(httpx.AsyncByteStream):
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
-        self._limit = proxy.BodyLimit(most)
+        self._limit = forwarding.BodyLimit(most)
         self._ended = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -189,7 +190,9 @@ class _Answer:
         self.complete = False
         """Whether all that there is was handed to the server, or is just being handed."""
 
-    async def relay(self, response: httpx.Response, route: proxy.Route, exchange: Exchange) -> None:
+    async def relay(
+        self, response: httpx.Response, route: forwarding.Route, exchange: Exchange
+    ) -> None:
         """Send the backend's answer as it comes. Raises `Refusal`, `BrokenAnswer`."""
         await self._start(response.status_code, route.headers(response))
         try:
@@ -205,7 +208,7 @@ class _Answer:
         await self._start(refusal.status, refusal.headers)
         await self._end(refusal.body)
 
-    async def _start(self, status: int, headers: proxy.Headers) -> None:
+    async def _start(self, status: int, headers: forwarding.Headers) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _end(self, body: bytes) -> None:

@@ -4,8 +4,8 @@ import logging
 from http import HTTPStatus
 from pathlib import Path
 
-from drumd.modelserver.blame import user_traceback
 from drumd.modelserver.errors import HookError, RequestError
+from drumd.modelserver.inference.blame import user_traceback
 
 _log = logging.getLogger("drumd.modelserver")
 

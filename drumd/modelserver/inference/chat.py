@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from drumd.modelserver.directory import Loaded
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.running import Runner, cannot
+from drumd.modelserver.inference.directory import Loaded
+from drumd.modelserver.inference.running import Runner, cannot
 from drumd.modelserver.shown import kind_of, some_of
 
 _HOOK = "chat"

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drumd.modelserver.blame import advice, described, own_status, user_traceback
 from drumd.modelserver.errors import HookError, LoadError, RequestError
-from drumd.modelserver.hooks import Hook
-from drumd.modelserver.interruptions import is_the_users_own
+from drumd.modelserver.inference.blame import advice, described, own_status, user_traceback
+from drumd.modelserver.inference.hooks import Hook
+from drumd.modelserver.inference.interruptions import is_the_users_own
 
 Watcher = Callable[[str, float], None]
 """Is called with a hook's name and the seconds that it took."""

@@ -9,11 +9,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drumd.modelserver.bodies import Body
-from drumd.modelserver.calls import EXCHANGE, REQUEST_ID, Answer, Exchange
 from drumd.modelserver.errors import RequestError
-from drumd.modelserver.hook_pool import HookPool
-from drumd.modelserver.service import Service
+from drumd.modelserver.serving.bodies import Body
+from drumd.modelserver.serving.calls import EXCHANGE, REQUEST_ID, Answer, Exchange
+from drumd.modelserver.serving.hook_pool import HookPool
+from drumd.modelserver.serving.service import Service
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 _ID_HEADER = REQUEST_ID.encode()

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from drumd.config.modelserver.target import Target, TargetType
-from drumd.modelserver.artifacts import Kind
 from drumd.modelserver.errors import LoadError, RequestError
-from drumd.modelserver.labels import matched
+from drumd.modelserver.inference.artifacts import Kind
+from drumd.modelserver.inference.labels import matched
 from drumd.modelserver.shown import some_of
 
 _TABLE = 2
@@ -33,7 +33,7 @@ def find_predictor(model: Any, kind: Kind | None, target: Target) -> Predictor |
         predict = kind.predict
         return lambda data: predict(model, data, target)
     if type(model).__module__.startswith("onnxruntime."):
-        from drumd.modelserver import onnx_models  # noqa: PLC0415 - only such a model needs it
+        from drumd.modelserver.inference import onnx_models  # noqa: PLC0415 - only such a model needs it
 
         return onnx_models.OnnxPredictor(model, target)
     if target.type.has_labels:

@@ -12,8 +12,7 @@ from http import HTTPStatus
 import httpx
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
-from drumd.modelserver.calls import REQUEST_ID
-from drumd.modelserver.refusals import (
+from drumd.modelserver.proxy.refusals import (
     RETRY_AFTER,
     BrokenAnswer,
     Refusal,
@@ -21,9 +20,10 @@ from drumd.modelserver.refusals import (
     no_websockets,
     too_large,
 )
-from drumd.modelserver.routes import PROXIED
+from drumd.modelserver.serving.calls import REQUEST_ID
+from drumd.modelserver.serving.routes import PROXIED
 
-log = logging.getLogger("drumd.model")
+log = logging.getLogger("drumd.modelserver")
 
 MOUNTS = tuple(f"/{each}" for each in PROXIED)
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")

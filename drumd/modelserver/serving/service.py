@@ -6,16 +6,16 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from drumd.modelserver import metrics
-from drumd.modelserver.calls import Exchange, error_answer, request_id
-from drumd.modelserver.failures import explain
-from drumd.modelserver.routes import NOWHERE, PROXIED, routes_by_path
-from drumd.modelserver.statistics import Statistics
+from drumd.modelserver.serving import metrics
+from drumd.modelserver.serving.calls import Exchange, error_answer, request_id
+from drumd.modelserver.serving.failures import explain
+from drumd.modelserver.serving.routes import NOWHERE, PROXIED, routes_by_path
+from drumd.modelserver.serving.statistics import Statistics
 
 if TYPE_CHECKING:
-    from drumd.modelserver.calls import Answer, Call
-    from drumd.modelserver.model import Model
-    from drumd.modelserver.routes import Route
+    from drumd.modelserver.inference.model import Model
+    from drumd.modelserver.serving.calls import Answer, Call
+    from drumd.modelserver.serving.routes import Route
 
 _SHOWN = 200
 """Characters of a path that a message repeats."""

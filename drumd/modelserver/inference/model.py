@@ -6,11 +6,12 @@ from typing import Any, Self
 
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import Target
-from drumd.modelserver import endpoints, reading, tables
-from drumd.modelserver.directory import Loaded, load_directory
+from drumd.modelserver import reading
+from drumd.modelserver.inference import endpoints, tables
+from drumd.modelserver.inference.directory import Loaded, load_directory
+from drumd.modelserver.inference.predicting import Predicting, row_count
+from drumd.modelserver.inference.running import Runner, Watcher
 from drumd.modelserver.payload import Payload, Predictions, Table, Unstructured
-from drumd.modelserver.predicting import Predicting, row_count
-from drumd.modelserver.running import Runner, Watcher
 
 
 class Model:
@@ -91,7 +92,7 @@ class Model:
         self, data: bytes, content_type: str, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> Unstructured:
         """Return what score_unstructured answers; raise `RequestError` or `HookError`."""
-        from drumd.modelserver import unstructured  # noqa: PLC0415 - few models need it
+        from drumd.modelserver.inference import unstructured  # noqa: PLC0415 - few models need it
 
         endpoints.check_unstructured(self.target.type)
         return unstructured.answer(self._loaded, data, content_type, query, headers)
@@ -104,12 +105,12 @@ class Model:
         Close the iterator when nobody reads on. Raises `RequestError` or `HookError`; so does the
         iterator.
         """
-        from drumd.modelserver import chat  # noqa: PLC0415 - as above
+        from drumd.modelserver.inference import chat  # noqa: PLC0415 - as above
 
         return chat.answer(self._loaded, params, **kwargs)
 
     def supported_models(self) -> list[dict[str, Any]]:
         """Return the models that a chat can name: `[{"id": …, "object": "model"}]`."""
-        from drumd.modelserver import chat  # noqa: PLC0415 - as above
+        from drumd.modelserver.inference import chat  # noqa: PLC0415 - as above
 
         return chat.supported_models(self._loaded)

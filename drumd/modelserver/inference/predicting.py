@@ -5,12 +5,12 @@ from typing import Any
 import pandas as pd
 
 from drumd.config.modelserver.target import Target, TargetType
-from drumd.modelserver.checks import Checker
-from drumd.modelserver.directory import Loaded
 from drumd.modelserver.errors import HookError, LoadError, RequestError
+from drumd.modelserver.inference.checks import Checker
+from drumd.modelserver.inference.directory import Loaded
+from drumd.modelserver.inference.predictors import classes_of, find_predictor
+from drumd.modelserver.inference.running import cannot
 from drumd.modelserver.payload import Predictions
-from drumd.modelserver.predictors import classes_of, find_predictor
-from drumd.modelserver.running import cannot
 from drumd.modelserver.shown import kind_of
 
 _WITHOUT_PREDICTIONS = (TargetType.UNSTRUCTURED, TargetType.TRANSFORM)

@@ -15,7 +15,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from drumd.modelserver.refusals import ClientGone
+from drumd.modelserver.proxy.refusals import ClientGone
 
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 """The client closed its connection, or its half of it; what it sent before may still be unread."""

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import drumd
 from drumd.config.modelserver.target import TargetType
 from drumd.modelserver import jsonbytes, reading
-from drumd.modelserver.calls import Answer, json_answer
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.events import CONTENT_TYPE, EventStream
-from drumd.modelserver.multipart import MEDIA_TYPE, is_form, payload_of
 from drumd.modelserver.payload import Payload
+from drumd.modelserver.serving.calls import Answer, json_answer
+from drumd.modelserver.serving.events import CONTENT_TYPE, EventStream
+from drumd.modelserver.serving.multipart import MEDIA_TYPE, is_form, payload_of
 
 if TYPE_CHECKING:
-    from drumd.modelserver.calls import Call
     from drumd.modelserver.payload import Predictions
-    from drumd.modelserver.service import Service
+    from drumd.modelserver.serving.calls import Call
+    from drumd.modelserver.serving.service import Service
 
 FORMATS = {
     "csv": [reading.CSV],

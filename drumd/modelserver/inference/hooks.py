@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from drumd.modelserver.blame import advice, described, user_traceback
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.interruptions import is_the_users_own
+from drumd.modelserver.inference.blame import advice, described, user_traceback
+from drumd.modelserver.inference.interruptions import is_the_users_own
 
 _log = logging.getLogger("drumd.modelserver")
 
