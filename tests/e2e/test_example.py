@@ -63,7 +63,9 @@ def test_model_server_answers_as_its_document_tells(
     (data,) = (line for line in document.read_text().splitlines() if line.startswith("$ printf "))
     question, answer = question_and_answer(document)
     port = free_port()
-    daemon("server", "--code-dir", str(IRIS), "--address", f"127.0.0.1:{port}").wait_ready(1)
+    daemon("server", "--code-dir", str(IRIS), "--address", f"127.0.0.1:{port}").wait_ready(
+        1, "model"
+    )
     subprocess.run(data.removeprefix("$ "), shell=True, check=True, cwd=tmp_path)
     words = shlex.split(question.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
