@@ -69,9 +69,9 @@ class Stages:
 
     def __init__(self, directory: Path, rows: Path) -> None:
         from drumd.config.modelserver.reading import read_settings  # noqa: PLC0415 - as above
-        from drumd.modelserver.handlers import predictions_answer  # noqa: PLC0415
-        from drumd.modelserver.model import Model  # noqa: PLC0415
+        from drumd.modelserver.inference.model import Model  # noqa: PLC0415
         from drumd.modelserver.payload import Payload  # noqa: PLC0415
+        from drumd.modelserver.serving.handlers import predictions_answer  # noqa: PLC0415
 
         settings = read_settings({"TARGET_TYPE": TARGET}, directory / "model")
         model = Model.load(settings)

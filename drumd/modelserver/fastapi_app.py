@@ -14,14 +14,16 @@ from starlette.types import Scope
 
 import drumd
 from drumd.config.modelserver.reading import read_settings
-from drumd.modelserver import asgi, jsonbytes, telemetry
-from drumd.modelserver.calls import Answer, Call, error_answer
-from drumd.modelserver.extension import extend
-from drumd.modelserver.hook_pool import HookPool, PoolFullError
-from drumd.modelserver.model import Model
-from drumd.modelserver.openapi import operation
-from drumd.modelserver.routes import ROUTES, Route
-from drumd.modelserver.service import Service
+from drumd.modelserver import jsonbytes
+from drumd.modelserver.inference.model import Model
+from drumd.modelserver.serving import asgi
+from drumd.modelserver.serving.calls import Answer, Call, error_answer
+from drumd.modelserver.serving.extension import extend
+from drumd.modelserver.serving.hook_pool import HookPool, PoolFullError
+from drumd.modelserver.serving.openapi import operation
+from drumd.modelserver.serving.routes import ROUTES, Route
+from drumd.modelserver.serving.service import Service
+from drumd.modelserver.tracing import telemetry
 
 EXTENSION = "custom_fastapi.py"
 RETRY_AFTER = 1
@@ -58,7 +60,7 @@ def app_of(model: Model) -> FastAPI:
     for route in ROUTES:
         _add(app, route, _endpoint(service, pool, route), settings.url_prefix)
     if settings.backend is not None:
-        from drumd.modelserver import proxy_fastapi  # noqa: PLC0415 - few need it, and httpx
+        from drumd.modelserver.proxy import in_fastapi as proxy_fastapi  # noqa: PLC0415 - few need it, and httpx
 
         proxy_fastapi.mount(app, settings, settings.backend)
     telemetry.instrument_fastapi(app, settings)
@@ -76,7 +78,12 @@ def _add(app: FastAPI, route: Route, endpoint: Callable[..., Any], prefix: str) 
         described.discard(path)
         details: dict[str, Any] = operation(route, path) if documented else {}
         app.add_api_route(
-            url, endpoint, methods=[route.method], include_in_schema=documented, **details
+            url,
+            endpoint,
+            methods=[route.method],
+            include_in_schema=documented,
+            response_class=Response,
+            **details,
         )
         if route.method == "GET":
             app.add_api_route(url, endpoint, methods=["HEAD"], include_in_schema=False)

@@ -5,16 +5,16 @@ from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import Map, RequestRedirect
 
 from drumd.config.modelserver.reading import read_settings
-from drumd.modelserver import telemetry
-from drumd.modelserver.calls import EXCHANGE, Answer, Call, Exchange, error_answer
-from drumd.modelserver.extension import extend
-from drumd.modelserver.model import Model
-from drumd.modelserver.routes import ROUTES, Route
-from drumd.modelserver.service import Service
-from drumd.modelserver.wsgi import Exchanges, header_values, read
+from drumd.modelserver.inference.model import Model
+from drumd.modelserver.serving.calls import EXCHANGE, Answer, Call, Exchange, error_answer
+from drumd.modelserver.serving.extension import extend
+from drumd.modelserver.serving.routes import ROUTES, Route
+from drumd.modelserver.serving.service import Service
+from drumd.modelserver.serving.wsgi import Exchanges, header_values, read
+from drumd.modelserver.tracing import telemetry
 
 EXTENSION = "custom_flask.py"
 
@@ -30,7 +30,8 @@ def app_of(model: Model) -> Flask:
     settings = model.settings
     # Templates of an extension are looked for beside it. Nothing is served as a file by itself.
     app = Flask("model", root_path=str(settings.code_dir), static_folder=None)
-    app.url_map.merge_slashes = False  # else //predict would be a redirect
+    # Else /predict// would be a redirect. (Werkzeug 3.0 takes this when the map is made alone.)
+    app.url_map = Map(merge_slashes=False)
     for route in ROUTES:
         view = _view(service, route)
         for url in route.urls(settings.url_prefix):
@@ -42,7 +43,7 @@ def app_of(model: Model) -> Flask:
         Exception, lambda error: _response(service.failure(error, _exchange().request_id))
     )
     if settings.backend is not None:
-        from drumd.modelserver import proxy_flask  # noqa: PLC0415 - few need it, and httpx
+        from drumd.modelserver.proxy import in_flask as proxy_flask  # noqa: PLC0415 - few need it, and httpx
 
         proxy_flask.mount(app, settings, settings.backend)
     telemetry.instrument_flask(app, settings)

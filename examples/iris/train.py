@@ -3,7 +3,7 @@
     python examples/iris/train.py
 
 The data: 150 flowers of three species, four measurements of each (Fisher, "The Use of Multiple
-Measurements in Taxonomic Problems", 1936). Training takes a moment, and always gives the same model.
+Measurements in Taxonomic Problems", 1936). Training takes a moment, and always gives one model.
 """
 
 from pathlib import Path

@@ -60,10 +60,7 @@ def data_requests(built: Built) -> dict[str, Asked]:
     data, content_type = built.payload.data, built.payload.content_type
     own = _ENDPOINTS.get(built.target.type, _PREDICT)
     others = {
-        path
-        for paths in (*_ENDPOINTS.values(), _PREDICT)
-        for path in paths
-        if path not in own
+        path for paths in (*_ENDPOINTS.values(), _PREDICT) for path in paths if path not in own
     }
     requests = {
         f"{path}{slash}": Asked("POST", path + slash, 200, data, content_type)
@@ -185,9 +182,7 @@ def protocol_requests(data: bytes) -> dict[str, Asked]:
         "form with too many fields": formed(*[part(f"f{n}", b"") for n in range(200)]),
         "form with an empty X": formed(part("X", b"")),
         "form of an unknown type": formed(part("X", data, "x", "image/png"), status=415),
-        "form of a charset": formed(
-            part("X", data, "x", f"{CSV}; charset=latin-1"), status=200
-        ),
+        "form of a charset": formed(part("X", data, "x", f"{CSV}; charset=latin-1"), status=200),
         "form without a name": formed(("Content-Type: text/csv", data)),
         "form without headers": formed(("", data)),
         "form with a bad header": formed(("b\xe4d header", data)),
@@ -274,7 +269,11 @@ def unstructured_requests() -> dict[str, Asked]:
         "empty": Asked("POST", "/predictUnstructured?as=json", 200, b"", "text/plain"),
         "wrong encoding": Asked("POST", "/predictUnstructured", 422, b"\xff", "text/plain"),
         "gzip": Asked(
-            "POST", "/predictUnstructured?as=bytes", 200, b"\x1f\x8b", "application/octet-stream",
+            "POST",
+            "/predictUnstructured?as=bytes",
+            200,
+            b"\x1f\x8b",
+            "application/octet-stream",
             {"Content-Encoding": "gzip"},
         ),
     }

@@ -1,5 +1,6 @@
-"""The example model, served and asked as its README tells."""
+"""The example models, served and asked as the documents tell."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tests.needs import needs
 
 EXAMPLE = CHECKOUT / "examples/diabetes"
 README = EXAMPLE / "README.md"
+IRIS = CHECKOUT / "examples/iris"
 
 POOL = """
 [pools.web]
@@ -24,9 +26,10 @@ workers = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _model() -> None:
-    if not (EXAMPLE / "model.joblib").exists():
-        subprocess.run([sys.executable, str(EXAMPLE / "train.py")], check=True)
+def _models() -> None:
+    for directory in (EXAMPLE, IRIS):
+        if not (directory / "model.joblib").exists():
+            subprocess.run([sys.executable, str(directory / "train.py")], check=True)
 
 
 def question_and_answer(document: Path) -> tuple[str, str]:
@@ -49,6 +52,26 @@ def test_readme_tells_the_answer(app: str, daemon: Callable[..., Daemon], tmp_pa
     words = shlex.split(question.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == answer
+
+
+def test_model_server_answers_as_its_document_tells(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """The commands of docs/model-server.md get the answer that stands below them."""
+    needs("curl", "curl")
+    document = CHECKOUT / "docs/model-server.md"
+    (data,) = (line for line in document.read_text().splitlines() if line.startswith("$ printf "))
+    question, answer = question_and_answer(document)
+    port = free_port()
+    daemon("server", "--code-dir", str(IRIS), "--address", f"127.0.0.1:{port}").wait_ready(
+        1, "model"
+    )
+    subprocess.run(data.removeprefix("$ "), shell=True, check=True, cwd=tmp_path)
+    words = shlex.split(question.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    (got,), (told,) = json.loads(done.stdout)["predictions"], json.loads(answer)["predictions"]
+    # The last digits are the CPU's.
+    assert got == pytest.approx(told, abs=1e-6)
 
 
 def test_both_readmes_ask_the_same() -> None:

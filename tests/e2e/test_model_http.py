@@ -43,6 +43,16 @@ STEERED_CHAT = """
 file `go`, and the end leaves a file `closed`."""
 
 
+LAYERED = "fastapi with a layer"
+LAYER = """
+def init_app(app):
+    @app.middleware("http")
+    async def layer(request, call_next):
+        return await call_next(request)
+"""
+"""Starlette's BaseHTTPMiddleware, which stands between an answer and its client."""
+
+
 def stream_of(count: int) -> bytes:
     message = {"role": "user", "content": str(count)}
     return json.dumps({"messages": [message], "stream": True}).encode()
@@ -97,12 +107,13 @@ def narrow(tmp_path: Path) -> Iterator[tuple[ModelServer, Path]]:
 
 
 def test_a_full_queue_is_503_with_retry_after(narrow: tuple[ModelServer, Path]) -> None:
-    """With all threads busy and the queue full, a request is refused at once; the others are not."""
+    """With all threads busy and the queue full, a request is refused; the others are answered."""
     server, directory = narrow
     with asking(server, 2) as computed:
         wait_until((directory / "waiting-2").exists, what="two hooks that run")
         with asking(server, 1) as waiting:
             refused = wait_until(lambda: refusal(server), what="a full queue")
+            assert refused is not None
             assert refused.headers["retry-after"] == "1"
             assert refused.json() == {
                 "message": "ERROR: cannot answer now: 2 requests are computed and 1 wait; "
@@ -167,15 +178,19 @@ def chats(
     home = tmp_path_factory.mktemp("chats")
     with contextlib.ExitStack() as stack:
         servers, directories = {}, {}
-        for each in TYPES:
+        for each in (*TYPES, LAYERED):
             directories[each] = home / each / "model"
             directories[each].mkdir(parents=True)
             built = chat_hook(directories[each], STEERED_CHAT)
-            servers[each] = stack.enter_context(model_server(home / each / "run", built, each))
+            if each is LAYERED:
+                (directories[each] / "custom_fastapi.py").write_text(LAYER)
+            server_type = each.partition(" ")[0]
+            server = model_server(home / each / "run", built, server_type)
+            servers[each] = stack.enter_context(server)
         yield servers, directories
 
 
-@pytest.mark.parametrize("server_type", TYPES)
+@pytest.mark.parametrize("server_type", [*TYPES, LAYERED])
 def test_events_are_sent_as_they_are_made(
     chats: tuple[dict[str, ModelServer], dict[str, Path]], server_type: str
 ) -> None:
@@ -196,7 +211,7 @@ def test_events_are_sent_as_they_are_made(
     pending.leave()
 
 
-@pytest.mark.parametrize("server_type", TYPES)
+@pytest.mark.parametrize("server_type", [*TYPES, LAYERED])
 def test_a_client_that_leaves_a_stream_ends_it(
     chats: tuple[dict[str, ModelServer], dict[str, Path]], server_type: str
 ) -> None:

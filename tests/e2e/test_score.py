@@ -116,7 +116,7 @@ def test_no_server_is_chosen_or_started(data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     modules = set(done.stderr.split())
-    assert "drumd.modelserver.model" in modules
+    assert "drumd.modelserver.inference.model" in modules
     servers = {"flask", "werkzeug", "gunicorn", "fastapi", "starlette", "uvicorn"}
     drumds = {"drumd.workers", "drumd.supervisor.daemon", "drumd.supervisor.running"}
     assert not modules & (servers | drumds)

@@ -19,7 +19,7 @@ from drumd.modelserver.batch.chunks import Input
 from drumd.modelserver.batch.errors import BatchError, BatchUsageError
 from drumd.modelserver.batch.resultfile import ResultFile
 from drumd.modelserver.batch.scoring import Scoring
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Payload
 
 FRAME = pd.DataFrame({"a": [float(row) / 3 for row in range(25)], "b": list(range(25))})

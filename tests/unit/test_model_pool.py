@@ -1,5 +1,6 @@
 """The pool of `drumd server`: which server, what its parameters come to, and what is refused."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -408,6 +409,9 @@ def test_a_directory_is_no_package(model: Model, monkeypatch: pytest.MonkeyPatch
     """A package may come with the model; a directory of its name, with templates say, is none."""
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setattr("sys.path_importer_cache", {})
+    # What another test imported would be found as it is.
+    for name in ("flask", "werkzeug", "numpy", "pandas", "python_multipart"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (model.directory / "flask").mkdir()
     assert "cannot serve: flask, werkzeug are not installed" in model.refused()
     model.write("flask/__init__.py")

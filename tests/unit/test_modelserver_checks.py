@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse
 
 from drumd.config.modelserver.target import Target, TargetType
-from drumd.modelserver.checks import Checker
 from drumd.modelserver.errors import HookError
+from drumd.modelserver.inference.checks import Checker
 from drumd.modelserver.payload import Predictions
 
 REGRESSION = Target(TargetType.REGRESSION)

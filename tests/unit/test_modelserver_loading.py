@@ -13,7 +13,7 @@ import pytest
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from tests import models
 from tests.models.built import Built
 
@@ -215,7 +215,7 @@ LOAD_IT = """
     from pathlib import Path
     from drumd.config.modelserver.settings import ModelSettings
     from drumd.config.modelserver.target import Target, TargetType
-    from drumd.modelserver.model import Model
+    from drumd.modelserver.inference.model import Model
     from drumd.modelserver.payload import Payload
 
     settings = ModelSettings(

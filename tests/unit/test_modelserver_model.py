@@ -15,7 +15,7 @@ import drumd
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver import reading
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Payload
 from tests import models
 from tests.models.built import ARROW_FILE, CSV, Built, arrow_of, csv_of, json_of, matrix_market_of
@@ -403,7 +403,7 @@ def test_what_transform_returns_is_checked(tmp_path: Path, returned: str, told: 
 def test_a_server_frameworks_exceptions_are_known_without_it() -> None:
     """The model server itself imports neither framework, nor what only some models need."""
     script = (
-        "import sys, drumd.modelserver.model\n"
+        "import sys, drumd.modelserver.inference.model\n"
         "print(sorted({'flask', 'werkzeug', 'fastapi', 'starlette', 'sklearn', 'joblib', "
         "'onnxruntime', 'scipy'} & set(sys.modules)))"
     )

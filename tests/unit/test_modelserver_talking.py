@@ -10,7 +10,7 @@ import pytest
 
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Unstructured
 from tests import models
 from tests.models.built import Built

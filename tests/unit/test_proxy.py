@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.config.modelserver.target import Target, TargetType
-from drumd.modelserver import proxy
-from drumd.modelserver.proxy import Route
-from drumd.modelserver.refusals import Refusal
+from drumd.modelserver.proxy import forwarding
+from drumd.modelserver.proxy.forwarding import Route
+from drumd.modelserver.proxy.refusals import Refusal
 
 SETTINGS = ModelSettings(
     code_dir=Path("/nowhere"),
@@ -30,12 +30,14 @@ class Body(httpx.SyncByteStream):
     pass
 
 
-def asked(target: bytes, headers: proxy.Headers | None = None, root: str = "") -> httpx.Request:
+def asked(
+    target: bytes, headers: forwarding.Headers | None = None, root: str = ""
+) -> httpx.Request:
     return ROUTE.request("POST", target, headers or [], Body(), request_id="1", root=root)
 
 
 @given(rest=st.binary(), headers=st.lists(st.tuples(header_names, st.binary())))
-def test_one_host(rest: bytes, headers: proxy.Headers) -> None:
+def test_one_host(rest: bytes, headers: forwarding.Headers) -> None:
     """Whatever path and headers say, the backend is asked for a path, and by its own name."""
     try:
         request = asked(b"/a/b/nim/" + rest, headers)
@@ -84,7 +86,9 @@ def test_where_the_app_is_put() -> None:
         ),
     ],
 )
-def test_framing(headers: proxy.Headers, framing: list[tuple[str, str]], *, has_body: bool) -> None:
+def test_framing(
+    headers: forwarding.Headers, framing: list[tuple[str, str]], *, has_body: bool
+) -> None:
     """A body goes on framed once, and no body as none."""
     request = asked(b"/a/b/nim", headers)
     said = [

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from drumd.modelserver import telemetry
 from drumd.modelserver.errors import LoadError
+from drumd.modelserver.tracing import telemetry
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -55,7 +55,7 @@ def test_missing_packages(framework: str, missing: str) -> None:
     code = f"""
 import sys
 sys.modules[{missing!r}] = None
-from drumd.modelserver import telemetry
+from drumd.modelserver.tracing import telemetry
 try:
     telemetry.instrument_{framework}(None, None)
 except telemetry.LoadError as error:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from drumd.modelserver.batch.chunks import Chunk
 from drumd.modelserver.batch.tables import TableWriter
 from drumd.modelserver.batch.writers import Writer
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 
 
 class Answer(NamedTuple):

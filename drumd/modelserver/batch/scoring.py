@@ -17,9 +17,9 @@ from drumd.modelserver.batch.errors import BatchError, BatchUsageError
 from drumd.modelserver.batch.resultfile import ResultFile
 from drumd.modelserver.batch.tables import TableWriter
 from drumd.modelserver.batch.writers import WRITERS
-from drumd.modelserver.blame import user_traceback
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.blame import user_traceback
+from drumd.modelserver.inference.model import Model
 
 CHUNK_ROWS = 10_000
 """Rows of a chunk, if nobody says otherwise: what a client may well send at once."""

@@ -8,7 +8,7 @@ from typing import Any
 from drumd.modelserver.batch.chunks import Input, known_suffixes
 from drumd.modelserver.batch.scoring import is_taken_whole
 from drumd.modelserver.batch.textpieces import csv_pieces
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Payload
 
 ROWS = 100

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 from drumd.modelserver.batch.records import records
-from drumd.modelserver.blame import user_traceback
 from drumd.modelserver.errors import HookError, RequestError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.blame import user_traceback
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Payload, Predictions
 from drumd.modelserver.reading import CSV
 from drumd.modelserver.validation.samples import Sample

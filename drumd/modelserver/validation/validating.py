@@ -14,7 +14,7 @@ from drumd.exitcodes import BatchExit
 from drumd.modelserver.batch.chunks import Input
 from drumd.modelserver.batch.errors import BatchError
 from drumd.modelserver.errors import LoadError
-from drumd.modelserver.model import Model
+from drumd.modelserver.inference.model import Model
 from drumd.modelserver.validation.packages import check_packages
 from drumd.modelserver.validation.samples import Sample, made_up, sample_of
 from drumd.modelserver.validation.steps import State, Step, failed, ok, skipped, warning

@@ -103,7 +103,7 @@ def _score(given: argparse.Namespace, shown: "_Shown") -> None:
         enter(reading.settings)
         shown.doing("loading the model")
         from drumd.modelserver.batch.scoring import Scoring  # noqa: PLC0415 - needs pandas
-        from drumd.modelserver.model import Model  # noqa: PLC0415
+        from drumd.modelserver.inference.model import Model  # noqa: PLC0415
 
         scoring = Scoring(Model.load(reading.settings), source, result.suffix, given.chunk_rows)
         for progress in scoring.run(result):

@@ -1,0 +1,168 @@
+"""Predicting with onnxruntime: columns into inputs, outputs into predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+
+from drumd.config.modelserver.target import Target, TargetType
+from drumd.modelserver.errors import LoadError, RequestError
+from drumd.modelserver.inference.labels import matched
+from drumd.modelserver.inference.onnx_classes import class_labels
+from drumd.modelserver.shown import some_of
+
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+_NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_MAPS = "seq(map("
+_COLUMN_OR_MATRIX = 2
+
+
+def load(path: Path) -> Any:
+    """Return a session for a model's file.
+
+    It computes in the thread that asks: threads of a session's own do not survive the fork of a
+    worker from a template, and the workers share the CPUs among them already. A `load_model` hook
+    can make another session.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class OnnxPredictor:
+    """A session that predicts a target."""
+
+    def __init__(self, session: Any, target: Target) -> None:
+        """Raise `LoadError` if the session's inputs or outputs do not fit."""
+        self._session = session
+        self._target = target
+        self._inputs = session.get_inputs()
+        for each in self._inputs:
+            if each.type not in _TYPES or len(each.shape) > _COLUMN_OR_MATRIX:
+                raise LoadError(
+                    f"cannot load the model: its input {each.name!r} is {each.type} of shape "
+                    f"{each.shape}, but data have rows and columns; write score in custom.py"
+                )
+        output = _output_for(session.get_outputs(), target)
+        self._output = output.name
+        has_names = not target.type.has_labels or output.type.startswith(_MAPS)
+        self._classes = None if has_names else _classes(session, target)
+
+    def __call__(self, data: Any) -> Any:
+        """Return the output that has the predictions; raise `RequestError` if data do not fit."""
+        feed = self._feed(data)
+        try:
+            returned = self._session.run([self._output], feed)[0]
+        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as error:
+            raise RequestError(f"cannot predict from these data: {error}") from error
+        if isinstance(returned, list):  # a map from class to probability for each row
+            return pd.DataFrame(returned)
+        if self._classes is not None and returned.shape[1:] == (len(self._classes),):
+            return pd.DataFrame(returned, columns=self._classes)
+        return returned
+
+    def _feed(self, data: Any) -> dict[str, Any]:
+        if hasattr(data, "toarray"):
+            self._check_width(data.shape[1])  # before it is made dense
+            data = data.toarray()
+        frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+        names = [each.name for each in self._inputs]
+        by_name = len(names) > 1 or _width(self._inputs[0]) == 1
+        if by_name and all(name in frame.columns for name in names):
+            return {
+                each.name: _array(frame[[each.name]], each).reshape(_column_shape(each))
+                for each in self._inputs
+            }
+        if len(names) > 1:
+            missing = [name for name in names if name not in frame.columns]
+            raise RequestError(
+                f"cannot predict from these data: {len(missing)} of the model's {len(names)} "
+                f"columns are missing: {some_of(missing)}"
+            )
+        self._check_width(len(frame.columns))
+        return {names[0]: _array(frame, self._inputs[0])}
+
+    def _check_width(self, columns: int) -> None:
+        width = _width(self._inputs[0]) if len(self._inputs) == 1 else len(self._inputs)
+        if width is not None and columns != width:
+            raise RequestError(
+                f"cannot predict from these data: they have {columns} columns, "
+                f"the model takes {width}"
+            )
+
+
+def _width(node: Any) -> int | None:
+    """Return how many columns an input has; None if that is open."""
+    if len(node.shape) < _COLUMN_OR_MATRIX:
+        return 1
+    return node.shape[1] if isinstance(node.shape[1], int) else None
+
+
+def _column_shape(node: Any) -> tuple[int, ...]:
+    return (-1,) if len(node.shape) < _COLUMN_OR_MATRIX else (-1, 1)
+
+
+def _array(frame: pd.DataFrame, node: Any) -> Any:
+    wanted = _TYPES[node.type]
+    if wanted is np.object_:
+        return frame.astype(str).to_numpy(dtype=object)
+    for name, column in frame.items():
+        try:
+            numbers = column.to_numpy(dtype=float)
+        except (ValueError, TypeError) as error:
+            raise RequestError(
+                f"cannot predict from these data: the column {str(name)!r} is not of numbers: "
+                f"{error}"
+            ) from None
+        if not issubclass(wanted, np.floating) and np.isnan(numbers).any():
+            raise RequestError(
+                f"cannot predict from these data: the column {str(name)!r} has missing values, "
+                f"the model takes {node.type}"
+            )
+    return frame.to_numpy(dtype=wanted)
+
+
+def _output_for(outputs: list[Any], target: Target) -> Any:
+    """Return the output that answers for `target`; raise `LoadError`.
+
+    A classifier has its choice first and the probabilities after it; so has a detector of anomalies
+    with its scores.
+    """
+    if target.type is TargetType.TEXT_GENERATION:
+        fitting = [each for each in outputs if each.type == "tensor(string)"]
+    elif target.type.has_labels:
+        fitting = [each for each in outputs if each.type.startswith(_MAPS)]
+        fitting = fitting or [each for each in outputs if each.type in _NUMBERS][-1:]
+    elif target.type is TargetType.ANOMALY:
+        fitting = [each for each in outputs if each.type in _NUMBERS][-1:]
+    else:
+        fitting = [each for each in outputs if each.type in _TYPES]
+    if not fitting:
+        told = ", ".join(f"{each.name} ({each.type})" for each in outputs)
+        raise LoadError(
+            f"cannot load the model: its target is {target.type}, but none of its outputs fits: "
+            f"{told}; write score in custom.py"
+        )
+    return fitting[0]
+
+
+def _classes(session: Any, target: Target) -> list[str] | None:
+    """Return the classes in the order of the probabilities, if the model says it."""
+    path = getattr(session, "_model_path", None)
+    if path is None:
+        return None
+    for classes in class_labels(Path(path).read_bytes()):
+        if matched(classes, target.labels) is not None:
+            return classes
+    return None

@@ -1,0 +1,1 @@
+"""The proxy to a backend beside the model."""
