@@ -1,7 +1,30 @@
-"""JSON as every answer has it: the same bytes from each server."""
+"""JSON as every answer has it, the same bytes from each server, and as requests may have it."""
 
 import json
-from typing import Any
+import re
+from typing import Any, NoReturn
+
+from drumd.modelserver.errors import RequestError
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def loads(text: str) -> Any:
+    """Parse a client's JSON strictly; raise `RequestError`.
+
+    Python's parser also takes NaN and Infinity, and half a surrogate pair, which is no text.
+    """
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise RequestError("cannot read the JSON: it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise RequestError("cannot read the JSON: half a surrogate pair is no text") from None
+    except ValueError as error:  # also of numbers with too many digits
+        raise RequestError(f"cannot read the JSON: {error}") from None
+    return found
 
 
 def dumps(value: Any) -> bytes:
@@ -24,6 +47,10 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):  # pydantic's, as OpenAI's client returns them
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; write null for a missing value")
 
 
 # Made once: json.dumps would make one for each call with these options.

@@ -130,7 +130,7 @@ def test_csv_that_looks_odd_is_read_all_the_same() -> None:
         (b'[{"a": 1}', "Expecting ',' delimiter"),
         (b"[" * 100_000, "nested too deeply"),
         (b'[{"a": ' + b"9" * 5000 + b"}]", "Exceeds the limit"),
-        (b'[{"\\ud800": "\\udfff"}]', "no table can hold it"),
+        (b'[{"\\ud800": "\\udfff"}]', "half a surrogate pair"),
         (b'[{"a": "gr\xfcn"}]', "byte 10 (0xfc) is not valid"),
     ],
 )
@@ -168,7 +168,8 @@ def test_whatever_scipy_writes_is_read(matrix: Any) -> None:
     read = reading.read(matrix_market_of(matrix))
     assert scipy.sparse.issparse(read)
     expected = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-    np.testing.assert_array_equal(read.toarray(), expected)
+    # The last bit is up to how pandas reads a number, which differs between its versions.
+    np.testing.assert_allclose(read.toarray(), expected, rtol=1e-15)
 
 
 def test_a_pattern_has_a_one_for_each_entry() -> None:
@@ -182,7 +183,7 @@ def test_names_of_sparse_columns_make_a_table() -> None:
     matrix = scipy.sparse.random(5, 3, 0.5, random_state=1)
     frame = reading.read(matrix_market_of(matrix, ["a", "b", "grün"]))
     assert list(frame) == ["a", "b", "grün"]
-    np.testing.assert_array_equal(frame.sparse.to_coo().toarray(), matrix.toarray())
+    np.testing.assert_allclose(frame.sparse.to_coo().toarray(), matrix.toarray(), rtol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Reading JSON records: a list of objects, one a row."""
 
-import json
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 
+from drumd.modelserver import jsonbytes
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.reading.bounds import bound_cells
@@ -15,7 +15,7 @@ _EXPECTED = 'send a list of objects, one a row: [{"age": 42, "name": "Ada"}]'
 
 def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
     """Return the records as a DataFrame; what one of them lacks is a missing value."""
-    records = loads(decode(payload.data, media_type.charset))
+    records = jsonbytes.loads(decode(payload.data, media_type.charset))
     if not isinstance(records, list):
         raise RequestError(f"cannot read the data: the JSON is {kind_of(records)}; {_EXPECTED}")
     if not records:
@@ -32,19 +32,9 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
     bound_cells(len(records), len(columns), len(payload.data))
     try:
         return pd.DataFrame.from_records(records, columns=list(columns))
-    # Half a surrogate pair is JSON, but no text; and numbers can be too big for any column.
+    # Numbers can be too big for any column.
     except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(f"cannot read the data: no table can hold it: {error}") from None
-
-
-def loads(text: str) -> Any:
-    """Parse JSON strictly: without NaN and Infinity; raise `RequestError`."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise RequestError("cannot read the JSON: it is nested too deeply") from None
-    except ValueError as error:  # also of numbers with too many digits
-        raise RequestError(f"cannot read the JSON: {error}") from None
 
 
 def kind_of(value: Any) -> str:
@@ -61,7 +51,3 @@ _KINDS = {
     bool: "true or false",
     type(None): "null",
 }
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; write null for a missing value")

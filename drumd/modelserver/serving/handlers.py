@@ -173,11 +173,10 @@ def _json_object(call: Call) -> dict[str, Any]:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         )
     try:
-        found = json.loads(call.body)
-    except RecursionError:
-        raise RequestError("cannot read the body as JSON: it is nested too deeply") from None
-    except ValueError as error:
-        raise RequestError(f"cannot read the body as JSON: {error}") from None
+        text = call.body.decode(json.detect_encoding(call.body))
+    except UnicodeDecodeError as error:
+        raise RequestError(f"cannot read the JSON: {error}") from None
+    found = jsonbytes.loads(text)
     if not isinstance(found, dict):
         raise RequestError(
             f"cannot read the body: it is a JSON {_KINDS.get(type(found), 'value')}; send an object"
