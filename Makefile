@@ -10,11 +10,15 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help serve test lint bench lock clean
+LOWEST_TOOLS := build deepdiff editables h2 hatchling hypothesis 'onnx==1.15.*' 'skl2onnx==1.17.*' 'psutil>=6' pytest \
+	pytest-asyncio pytest-timeout pytest-xdist schemathesis websockets
+
+.PHONY: help serve test lowest lint bench lock clean
 
 help:
 	@echo 'make serve   install, and serve the example model on http://127.0.0.1:8080'
 	@echo 'make test    install, check style and types, and run all tests'
+	@echo 'make lowest  run the tests with the lowest versions that are supported'
 	@echo 'make lint    the checks of make test, without the tests'
 	@echo 'make bench   compare with the servers under their own masters'
 	@echo 'make lock    resolve the versions in requirements/ again (upgrade: make lock UPGRADE=--upgrade)'
@@ -69,5 +73,15 @@ lock: $(BIN)/python
 	@$(COMPILE) $(UPGRADE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra example --extra reload --group build -c requirements/dev.txt -o requirements/serve.txt
 
+# What pyproject.toml says is enough, is: the lowest version of each package, in an environment of its
+# own. The tools of the tests are the locked ones; ONNX models are made as old as their runtime.
+lowest: $(VENV)/.dev
+	@$(PIP_INSTALL) uv
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --all-extras -r pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest $(LOWEST_TOOLS)
+	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --no-deps --editable .
+	@$(VENV)-lowest/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
+
 clean:
-	@rm -rf $(VENV) $(MODEL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-lowest $(MODEL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
