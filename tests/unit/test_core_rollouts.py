@@ -389,6 +389,24 @@ def test_old_worker_that_sigkill_does_not_end_holds_up_nothing() -> None:
     assert state(world, number) is OperationState.DONE
 
 
+def test_slot_that_is_held_back_holds_up_no_rollout() -> None:
+    """A rollout fails whose only slot is given up, since two workers in it resist SIGKILL."""
+    world = World(size=1, policy=Policy(tight=Tight.NO_SURGE)).begin()
+    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
+    first = world.reload()
+    while not world.worker(1).stuck:
+        world.to_deadline()
+    world.ready(2)
+    assert state(world, first) is OperationState.DONE
+    second = world.reload()
+    while not world.worker(2).stuck:
+        assert state(world, second) is OperationState.RUNNING
+        world.to_deadline()
+    assert world.slot(0).state is SlotState.FAILED
+    assert state(world, second) is OperationState.FAILED
+    assert "slot 0 is given up" in world.finished[second].reason
+
+
 # --- taken back, superseded, stopped ------------------------------------------------------------
 
 

@@ -63,14 +63,19 @@ def deadlock(draft: Draft) -> str:
     settled_at = first_settles_at(pool)
     if settled_at is not None and settled_at > draft.now:
         return ""
-    if failed and pool.rollout is not None:
+    held = [slot for slot in failed if slots.is_held(draft, slot)]
+    if len(held) < len(failed) and pool.rollout is not None:
         return ""  # the first new worker goes there
     surges = pool.policy.max_surge and has_room(pool)
-    if surges or len(failed) < may_be_down(pool):
-        return ""
-    if failed:
-        return f"slot {failed[0].number} is down, so no other may be: {failed[0].reason}"
-    return refusal(draft, template=False)
+    if len(held) == len(wanted):
+        reason = f"slot {held[0].number} is given up: {held[0].reason}"
+    elif surges or len(failed) < may_be_down(pool):
+        reason = ""
+    elif failed:
+        reason = f"slot {failed[0].number} is down, so no other may be: {failed[0].reason}"
+    else:
+        reason = refusal(draft, template=False)
+    return reason
 
 
 def begin(draft: Draft, operation: Operation) -> None:
