@@ -30,8 +30,8 @@ Score a file with a model, without a server. The input is read and scored in chu
 output is there as a whole at the end, or not at all.
 
 formats, by suffix:
-  input   .csv, .jsonl, .json, .arrow, .feather, .mtx (names of its columns in .colnames)
-  output  .csv, .jsonl, .json; of a transform what it returns: .csv, .arrow, .mtx
+  input   .csv, .jsonl, .json, .arrow, .feather, .mtx (columns: .colnames)
+  output  .csv, .jsonl, .json; of a transform .csv, .arrow or .mtx
   -       CSV from standard input, or to standard output
 
 Exit code: 0 scored, 1 rows that cannot be scored or files that cannot be read or written, 2 a wrong
