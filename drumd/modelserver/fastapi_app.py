@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,7 @@ import drumd
 from drumd.config.modelserver.reading import read_settings
 from drumd.modelserver import jsonbytes
 from drumd.modelserver.inference.model import Model
-from drumd.modelserver.serving import asgi
+from drumd.modelserver.serving import asgi, stuck
 from drumd.modelserver.serving.calls import Answer, Call, error_answer
 from drumd.modelserver.serving.extension import extend
 from drumd.modelserver.serving.hook_pool import HookPool, PoolFullError
@@ -39,7 +40,12 @@ def app_of(model: Model) -> FastAPI:
     """Return the app that serves a model; raise `LoadError` when its extension cannot be used."""
     service = Service(model)
     settings = model.settings
-    pool = HookPool(settings.threads, settings.queue)
+    pool = HookPool(
+        settings.threads,
+        settings.queue,
+        patience=settings.request_timeout,
+        stuck=partial(stuck.leave, settings),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

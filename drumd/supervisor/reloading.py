@@ -263,7 +263,10 @@ class Reloader:
         """Yield what a reload of everything leaves as it is."""
         still = [n for n in wanted.pools if n not in rolling and n in self._loaded.settings.pools]
         if still:
-            yield f"not rolled, since nothing of their workers changed: {', '.join(still)}"
+            yield (
+                f"not rolled, since the config says the same of their workers: {', '.join(still)}; "
+                "`drumctl reload POOL` brings out what is on disk"
+            )
         if changes.restart:
             yield f"takes effect when drumd is restarted: {', '.join(changes.restart)}"
 

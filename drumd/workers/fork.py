@@ -61,6 +61,11 @@ def fork_away(in_between: Callable[[], None], in_fork: Callable[[], None]) -> in
     return int(said)
 
 
+_FORK_SAFE = ("jemalloc_bg_thd",)
+"""Threads that their library itself starts anew in the child: jemalloc(3), background_thread, which
+comes with pyarrow, and so with every table of pandas."""
+
+
 def other_threads() -> tuple[str, ...]:
     """Return the names of this process's threads but the main one, native ones too.
 
@@ -74,7 +79,7 @@ def other_threads() -> tuple[str, ...]:
             # It may have ended since the listing.
             with contextlib.suppress(OSError):
                 names.append(known.get(thread) or _comm(thread))
-    return tuple(sorted(names)[:_MAX_NAMES])
+    return tuple(sorted(name for name in names if name not in _FORK_SAFE)[:_MAX_NAMES])
 
 
 def _fork_again(in_between: Callable[[], None], reported: int) -> None:

@@ -256,6 +256,9 @@ def unstructured_requests() -> dict[str, Asked]:
         headers = {"X-Colour": "red", "X-Request-ID": "abc-123"}
         return Asked("POST", f"/predictUnstructured{path}", status, b"hello", content_type, headers)
 
+    def sent(field: Part, status: int = 200) -> Asked:
+        return Asked("POST", "/predictUnstructured?as=json", status, form(field), FORM)
+
     ways: Sequence[str] = ("text", "bytes", "json", "html", "png", "header")
     return {
         **{f"as {way}": ask(f"?as={way}") for way in ways},
@@ -265,6 +268,9 @@ def unstructured_requests() -> dict[str, Asked]:
         "query of no UTF-8": ask("?as=json&x=%ff"),
         "query of many fields": ask("?" + "a&" * 1100, 422),
         "bytes": ask("/?as=json", 200, "application/x-anything"),
+        "form": sent(part("X", b"hello", "hello.txt", "text/plain")),
+        "form of bytes": sent(part("X", b"\x89PNG", "hello.png", "image/png")),
+        "form without X": sent(part("Y", b"hello"), 422),
         "no content type": ask("?as=json", 200, None),
         "empty": Asked("POST", "/predictUnstructured?as=json", 200, b"", "text/plain"),
         "wrong encoding": Asked("POST", "/predictUnstructured", 422, b"\xff", "text/plain"),

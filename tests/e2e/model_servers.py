@@ -126,23 +126,25 @@ def model_server(
     prefix: str = "",
     parameters: Mapping[str, object] | None = None,
     arguments: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[ModelServer]:
     """Serve a model directory; `directory` is for what the daemon writes."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     said = {"DRUM_SERVER_TYPE": server_type, **(parameters or {})}
-    environ = {
+    variables = {
         **{key: value for key, value in os.environ.items() if not key.startswith("DRUMD_")},
         "PYTHONPATH": str(CHECKOUT),
         "DRUMD_SOCKET": str(directory / "admin.sock"),
         "URL_PREFIX": prefix,
         **built.environ,
         **{f"{PARAMETER}{name}": str(value) for name, value in said.items()},
+        **(environ or {}),
     }
     daemon = Daemon(
         directory,
         ["server", f"--code-dir={built.directory}", f"--address=127.0.0.1:{port}", *arguments],
-        environ=environ,
+        environ=variables,
     )
     try:
         daemon.wait_for("daemon.ready")

@@ -55,7 +55,7 @@ def test_another_programs_port_is_refused_by_name(daemon: Start, *, reuse_port: 
         line = refused(daemon, f"127.0.0.1:{port}")
     assert line.startswith(f"drumd: cannot listen on 127.0.0.1:{port}: in use by pid {pid} (")
     assert "python" in line
-    assert line.endswith("stop it or choose another --bind")
+    assert line.endswith("stop it or choose another address")
 
 
 def test_another_drumds_port_is_refused_by_name(serve: Serve, daemon: Start) -> None:

@@ -126,6 +126,26 @@ def test_a_full_queue_is_503_with_retry_after(narrow: tuple[ModelServer, Path]) 
     assert predict(server).status == 200
 
 
+def test_a_worker_whose_threads_all_hang_is_replaced(tmp_path: Path) -> None:
+    """Hooks that hang are told with their stacks, and another worker answers, clients or not."""
+    built = models.slow(model_directory(tmp_path))
+    parameters = {"CUSTOM_MODEL_THREADS": 2, "DRUM_CLIENT_REQUEST_TIMEOUT": 1}
+    config = {"DRUMD_POOLS__MODEL__GRACE_PERIOD": "1s", "DRUMD_POOLS__MODEL__STOP_TIMEOUT": "1s"}
+    with model_server(
+        tmp_path / "fastapi", built, "fastapi", parameters=parameters, environ=config
+    ) as server:
+        (before,) = server.daemon.wait_ready(1, "model")
+        with asking(server, 2):
+            wait_until((built.directory / "waiting-2").exists, what="two hooks that run")
+        # Their clients are gone, so no request is in flight any more.
+        server.daemon.wait_for("worker.exited", pid=before["pid"])
+        (built.directory / "go").touch()
+        assert predict(server).status == 200
+        log = server.daemon.text()
+        assert "all 2 threads for hooks are stuck" in log
+        assert "in score" in log
+
+
 def refusal(server: ModelServer) -> Told | None:
     """Return the refusal of a request; None, after leaving, where it is taken in."""
     connection = server.connect()

@@ -137,7 +137,7 @@ async def test_the_holder_of_a_port_is_named(cleanup: ExitStack) -> None:
             open_listeners(cleanup, TcpAddress(host, port))
         text = str(caught.value)
         assert text.startswith(f"cannot listen on {host}:{port}: in use by pid {pid} (")
-        assert "choose another --bind" in text
+        assert "choose another address" in text
 
 
 async def test_of_several_addresses_all_or_none_are_bound(cleanup: ExitStack) -> None:

@@ -176,3 +176,31 @@ async def test_what_is_detached_runs_although_nobody_waits() -> None:
     await until(done.is_set)
     await until(lambda: pool.free)
     pool.close()
+
+
+async def test_threads_that_all_hang_raise_the_alarm(gate: Gate) -> None:
+    """Once all threads were busy for so long with the same calls, it is told, and once."""
+    told = asyncio.Event()
+    pool = HookPool(2, 0, patience=0.05, stuck=told.set)
+    calls = [asyncio.ensure_future(pool.run(gate)) for _ in range(2)]
+    await asyncio.wait_for(told.wait(), 30)
+    told.clear()
+    gate.open()
+    assert await asyncio.gather(*calls) == ["done", "done"]
+    assert not told.is_set()
+    pool.close()
+
+
+async def test_a_free_thread_and_a_finished_call_keep_the_alarm_off(gate: Gate) -> None:
+    """One thread that hangs says nothing of the others, nor do many calls one after the other."""
+    alarms: list[None] = []
+    pool = HookPool(2, 8, patience=0.2, stuck=lambda: alarms.append(None))
+    hanging = asyncio.ensure_future(pool.run(gate))
+    loop = asyncio.get_running_loop()
+    until_later = loop.time() + 0.6
+    while loop.time() < until_later:
+        assert await pool.run(divmod, 7, 2) == (3, 1)
+    assert not alarms
+    gate.open()
+    assert await hanging == "done"
+    pool.close()

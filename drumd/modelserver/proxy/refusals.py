@@ -93,7 +93,7 @@ def too_large(most: int) -> Refusal:
     """Return what is answered to a body of more than `most` bytes."""
     return Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"cannot take the request: its body has more than {most} bytes",
+        f"cannot take the request: its body has more than {most} bytes (DRUM_MAX_REQUEST_SIZE)",
     )
 
 

@@ -50,7 +50,7 @@ class Body:
     def _check(self, size: int) -> None:
         if size > self._limit:
             raise RequestError(
-                f"cannot read the body: it is larger than {self._limit} bytes; "
-                "send fewer rows at once",
+                f"cannot read the body: it is larger than {self._limit} bytes "
+                "(DRUM_MAX_REQUEST_SIZE); send fewer rows at once",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )

@@ -13,7 +13,7 @@ from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.serving.calls import Answer, json_answer
 from drumd.modelserver.serving.events import CONTENT_TYPE, EventStream
-from drumd.modelserver.serving.multipart import MEDIA_TYPE, is_form, payload_of
+from drumd.modelserver.serving.multipart import MEDIA_TYPE, bytes_of, is_form, payload_of
 
 if TYPE_CHECKING:
     from drumd.modelserver.payload import Predictions
@@ -127,10 +127,11 @@ def transform(service: Service, call: Call) -> Answer:
 
 
 def predict_unstructured(service: Service, call: Call) -> Answer:
-    """Answer with whatever the model makes of the bytes that came."""
-    found = service.model.predict_unstructured(
-        call.body, call.content_type, call.query(), call.headers
-    )
+    """Answer with whatever the model makes of the bytes that came: of a form its field X."""
+    data, content_type = call.body, call.content_type
+    if is_form(content_type):
+        data, content_type = bytes_of(data, content_type)
+    found = service.model.predict_unstructured(data, content_type, call.query(), call.headers)
     return Answer(found.data, content_type=found.content_type)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,23 @@ class HookPool:
     """Runs functions in threads, in the order in which they came; for one event loop.
 
     It makes its threads when they are first needed, so a template that has one can be forked.
+    Nothing can end a thread that hangs. So once no call has begun or ended for `patience` seconds
+    while all threads were busy, `stuck` is called: they will not become free any more.
     """
 
-    def __init__(self, threads: int, queue: int) -> None:
+    def __init__(
+        self,
+        threads: int,
+        queue: int,
+        *,
+        patience: float = math.inf,
+        stuck: Callable[[], None] = lambda: None,
+    ) -> None:
         self.threads = threads
         self.queue = queue
+        self._patience = patience
+        self._stuck = stuck
+        self._alarm: asyncio.TimerHandle | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._busy = 0
         self._detached: set[asyncio.Task[Any]] = set()
@@ -48,6 +61,7 @@ class HookPool:
         however many do. Raises `PoolFullError`.
         """
         await self._enter(admitted=admitted)
+        self._watch()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="hooks")
         loop = asyncio.get_running_loop()
@@ -89,6 +103,8 @@ class HookPool:
 
     def close(self) -> None:
         """Take no more calls; those that run go on."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._executor is not None:
             self._executor.shutdown(wait=False)
 
@@ -113,6 +129,15 @@ class HookPool:
                 self._leave()  # it was given a thread in the same moment
             raise
 
+    def _watch(self) -> None:
+        """Set the alarm anew, or off: a call has begun or ended."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if not self.free and self._patience < math.inf:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(self._patience, self._stuck)
+
     def _leave(self) -> None:
         while self._waiting:
             place = self._waiting.popleft()
@@ -120,3 +145,4 @@ class HookPool:
                 place.set_result(None)  # the thread is the next one's: `_busy` stays
                 return
         self._busy -= 1
+        self._watch()

@@ -39,16 +39,26 @@ def is_form(content_type: str) -> bool:
 def payload_of(body: bytes, content_type: str) -> Payload:
     """Return what the form's field `X` holds; raise `RequestError` that says what came instead."""
     parts = _parts(body, content_type)
+    data = _data_of(parts)
+    columns = parts.get(COLUMNS)
+    return Payload(
+        data.content, data.media_type(), columns.content if columns is not None else None
+    )
+
+
+def bytes_of(body: bytes, content_type: str) -> tuple[bytes, str]:
+    """Return the field `X` and its own content type; raise `RequestError` as `payload_of` does."""
+    data = _data_of(_parts(body, content_type))
+    return data.content, data.own_type
+
+
+def _data_of(parts: Mapping[str, "_Part"]) -> "_Part":
     if DATA not in parts:
         came = ", ".join(repr(name) for name in list(parts)[:_SHOWN]) or "no field at all"
         raise RequestError(
             f"cannot find the data: the form has {came}; send the data as the field {DATA!r}"
         )
-    data = parts[DATA]
-    columns = parts.get(COLUMNS)
-    return Payload(
-        data.content, data.media_type(), columns.content if columns is not None else None
-    )
+    return parts[DATA]
 
 
 class _Part:
@@ -74,9 +84,14 @@ class _Part:
         self.name = options[b"name"].decode("utf-8", "replace")
         self.file_name = options.get(b"filename", b"").decode("utf-8", "replace")
 
+    @property
+    def own_type(self) -> str:
+        """What the part itself says of its content."""
+        return self.headers.get("content-type", "").strip()
+
     def media_type(self) -> str:
         """Return the part's own type, unless that says nothing: then what its file name tells."""
-        own = self.headers.get("content-type", "").strip()
+        own = self.own_type
         media_type, _, parameters = own.partition(";")
         if media_type.strip().lower() not in _SAYS_NOTHING:
             return own

@@ -22,7 +22,7 @@ class AddressInUseError(ListenError):
             else "in use; the system does not tell by whom (another user's process, or another "
             "container's; as root, `ss -ltnp` shows it)"
         )
-        super().__init__(f"cannot listen on {address}: {who}; stop it or choose another --bind")
+        super().__init__(f"cannot listen on {address}: {who}; stop it or choose another address")
         self.address = address
         self.holder = holder
 
