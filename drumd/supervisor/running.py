@@ -118,7 +118,9 @@ def _tell_start(daemon: Daemon) -> None:
                 extra={"pid": os.getpid(), "workers": workers, "workers_reason": why},
             )
         )
-    for text in (*map(str, daemon.loaded.warnings), *daemon.notes):
+    for warning in daemon.loaded.warnings:
+        daemon.announcer.tell(Fact(event=Happened.CONFIG_WARNING, reason=str(warning)))
+    for text in daemon.notes:
         daemon.notice(text)
 
 

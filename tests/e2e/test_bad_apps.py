@@ -229,6 +229,8 @@ def test_worker_that_ends_itself(serve: Serve, pool: dict[str, Any]) -> None:
     served = serve(web={**pool, "restart": QUICK})
     (before,) = served.ready()
     served.web.get()
+    # Its client has the answer before its thread has noted that.
+    wait_until(lambda: served.workers()[0]["requests"], what="the request counted")
     with served.web.connect() as visitor:
         visitor.send("/exit/0")
         assert visitor.ended()

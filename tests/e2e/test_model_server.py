@@ -179,7 +179,7 @@ def test_both_extension_files_are_warned_of(server: Serve, code_dir: Path) -> No
         (code_dir / name).write_text("def init_app(app):\n    pass\n")
     served = server()
     assert served.wait_for("worker.loaded")["reason"].endswith("flask serves it")
-    notices = [line["reason"] for line in served.events_of("daemon.notice")]
+    notices = [line["reason"] for line in served.events_of("config.warning")]
     [told] = [each for each in notices if "custom_fastapi.py" in each]
     assert "is not used: the server type is flask" in told
 

@@ -138,7 +138,7 @@ def test_runtimes_and_balance_are_in_the_status(every_kind: Served) -> None:
 
 def test_flask_is_said_to_be_for_development(every_kind: Served) -> None:
     """The log says once that the flask pool is a development server, and what to use instead."""
-    said = [event["reason"] for event in every_kind.events("daemon.notice")]
+    said = [event["reason"] for event in every_kind.events("config.warning")]
     (notice,) = [reason for reason in said if "development server" in reason]
     assert notice.startswith("pools.flask.runtime")
     assert 'use "gunicorn"' in notice

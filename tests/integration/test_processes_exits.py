@@ -85,7 +85,8 @@ async def test_orphans_are_reaped() -> None:
         parent = await status_of(exits, start(sys.executable, "-c", ORPHANS))
         assert parent.code == 5
         await until(lambda: not children(), what="no children, not even zombies")
-        assert exits.orphans_reaped == 1000
+        # This process adopts what other tests have left, too.
+        assert exits.orphans_reaped >= 1000
 
 
 async def test_unknown_exits_wait_while_held() -> None:

@@ -16,6 +16,8 @@ class Happened(StrEnum):
     DAEMON_STOPPED = "daemon.stopped"
     DAEMON_NOTICE = "daemon.notice"
     """Something an operator may want to know, in the reason; nothing changed."""
+    CONFIG_WARNING = "config.warning"
+    """Something that the config allows, and that is probably not meant."""
     SIGNAL_RECEIVED = "signal.received"
     POOL_READY = "pool.ready"
     POOL_DEGRADED = "pool.degraded"

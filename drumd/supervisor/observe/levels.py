@@ -5,6 +5,7 @@ from drumd.supervisor.core.model import Cause
 from drumd.supervisor.observe.journal import Entry
 
 _LEVELS = {
+    Happened.CONFIG_WARNING: "warning",
     Happened.POOL_DEGRADED: "warning",
     Happened.POOL_LOST: "error",
     Happened.SLOT_BACKOFF: "warning",
