@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import psutil
 
@@ -15,6 +16,7 @@ from drumd.modelserver.batch.chunks import Input
 from drumd.modelserver.batch.errors import BatchError
 from drumd.modelserver.errors import LoadError
 from drumd.modelserver.inference.model import Model
+from drumd.modelserver.validation.extensions import try_extensions
 from drumd.modelserver.validation.packages import check_packages
 from drumd.modelserver.validation.samples import Sample, made_up, sample_of
 from drumd.modelserver.validation.steps import State, Step, failed, ok, skipped, warning
@@ -59,7 +61,7 @@ class Validation:
             yield failed("load", str(error), traceback=error.traceback)
             return
         yield step
-        for step in self._trials(model):
+        for step in chain(try_extensions(model), self._trials(model)):
             if step.state is State.FAILED:
                 self.exit = BatchExit.FAILED
             yield step
