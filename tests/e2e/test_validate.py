@@ -137,6 +137,29 @@ def test_the_server_type_does_not_matter(tmp_path: Path) -> None:
     assert "FACTOR" in steps["parameters"]["text"]
 
 
+def test_misspelt_parameters_are_warned_of(tmp_path: Path) -> None:
+    """Names that are nearly those of the model's parameters, or drumd's, are told; others not."""
+    metadata = (
+        f"{REGRESSION}runtimeParameterDefinitions:\n"
+        "- {fieldName: THRESHOLD, type: numeric, defaultValue: 1}\n"
+    )
+    prefix = "MLOPS_RUNTIME_PARAM_"
+    code, steps = validated(
+        write_model(tmp_path / "m", SCORE, metadata),
+        **{prefix + name: "1" for name in ("THRESHHOLD", "DRUM_SERVRE_TYPE", "OTHER")},
+    )
+    assert code == 0
+    assert steps["parameters"]["state"] == "warning"
+    assert "THRESHOLD (model-metadata.yaml" in steps["parameters"]["text"]
+    told = sorted(steps["parameters"]["advice"])
+    assert [each.partition(" (")[0] for each in told] == [
+        f"{prefix}DRUM_SERVRE_TYPE",
+        f"{prefix}THRESHHOLD",
+    ]
+    assert told[0].endswith("did you mean DRUM_SERVER_TYPE?")
+    assert told[1].endswith("did you mean THRESHOLD?")
+
+
 # --- extensions -----------------------------------------------------------------------------------
 
 SCORE = "def score(data, model, **kwargs):\n    return data['a']\n"

@@ -28,7 +28,8 @@ from drumd.config.problems import ABSENT, Problem, nearest
 
 PREFIX = "MLOPS_RUNTIME_PARAM_"
 FILE = "RUNTIME_PARAMS_FILE"
-_ENVIRONMENT = "environment "
+ENVIRONMENT = "environment "
+"""How the origins of variables begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Parameter:
 
 def origin_of(parameter: Parameter) -> str:
     """Return where a parameter was said, as origins of settings have it."""
-    where = "environment" if parameter.origin.startswith(_ENVIRONMENT) else parameter.origin
+    where = "environment" if parameter.origin.startswith(ENVIRONMENT) else parameter.origin
     return f"runtime parameter {parameter.name} ({where})"
 
 
@@ -125,11 +126,11 @@ def _of_file(
 
 def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Said]]:
     for variable in (each for each in sorted(PLAIN_VARIABLES) if environ.get(each)):
-        yield variable, _from_text(environ[variable], f"{_ENVIRONMENT}{variable}")
+        yield variable, _from_text(environ[variable], f"{ENVIRONMENT}{variable}")
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(PREFIX)
         if variable.startswith(PREFIX) and name:
-            yield name, _from_text(text, f"{_ENVIRONMENT}{variable}")
+            yield name, _from_text(text, f"{ENVIRONMENT}{variable}")
 
 
 def _from_text(text: str, origin: str) -> _Said:

@@ -8,6 +8,7 @@ from itertools import chain
 
 import psutil
 
+from drumd.config.modelserver.misspelt import misspelt_parameters
 from drumd.config.modelserver.reading import Reading
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import TargetType
@@ -70,6 +71,9 @@ class Validation:
         told = [f"{each.name} ({each.origin})" for each in self._parameters.by_name.values()]
         if not told:
             return skipped("parameters", "the model has no runtime parameters")
+        misspelt = [str(problem) for problem in misspelt_parameters(self._parameters)]
+        if misspelt:
+            return warning("parameters", ", ".join(told), *misspelt)
         return ok("parameters", ", ".join(told))
 
     def _trials(self, model: Model) -> Iterator[Step]:
