@@ -19,6 +19,7 @@ from drumd.config.modelserver.values import (
     ParameterType,
     checked,
     converted,
+    looks_typed,
     plain,
     shown,
     typed,
@@ -173,6 +174,8 @@ def _settle(
 
 def _type_of(said: _Said, definition: Definition | None) -> ParameterType | None:
     """Return the type to hide a value by: if anybody holds it for a credential, it is one."""
+    if said.is_text and looks_typed(said.value):
+        return ParameterType.CREDENTIAL  # broken, or cut off: it may have been one
     claimed = parameter_type(said.type) if said.type is not None else None
     if definition is None or claimed is ParameterType.CREDENTIAL:
         return claimed
