@@ -39,9 +39,9 @@ class ConfigInvalid(Exception):  # noqa: N818 - named after the fact, as exit co
         super().__init__("cannot use the config: " + " | ".join(map(str, self.problems)))
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` was probably meant to be."""
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return the known word that `word` was probably meant to be; a likeness of 1 is equality."""
     known = list(known)
     plain = {candidate.replace("-", "_").lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(word.replace("-", "_").lower(), plain, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(word.replace("-", "_").lower(), plain, n=1, cutoff=likeness)
     return plain[matches[0]] if matches else None

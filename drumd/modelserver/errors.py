@@ -22,6 +22,18 @@ class RequestError(Exception):
         self.status = status
 
 
+class EmptyDataError(RequestError):
+    """cannot read the data: there are none."""
+
+
+class EncodingError(RequestError):
+    """cannot read the data: they are not of their charset. `fact` says so and gives no advice."""
+
+    def __init__(self, message: str, fact: str) -> None:
+        super().__init__(message)
+        self.fact = fact
+
+
 class HookError(Exception):
     """cannot answer: a hook raised, or returned what does not fit.
 

@@ -32,10 +32,11 @@ def run(
     cwd: Path | None = None,
     given: bytes = b"",
     environ: Mapping[str, str] | None = None,
+    python: Path = Path(sys.executable),
 ) -> subprocess.CompletedProcess[str]:
     """Run to its end."""
     done = subprocess.run(
-        command(*arguments),
+        [python, *command(*arguments)[1:]],
         cwd=cwd,
         input=given,
         env=surroundings(**(environ or {})),

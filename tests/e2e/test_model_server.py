@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
-import venv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from drumd.exitcodes import ControlExit, DaemonExit
 from tests.e2e.daemon import CHECKOUT, Daemon, Document, free_port
+from tests.e2e.interpreters import interpreter_without
 from tests.e2e.served import Served
 from tests.waiting import wait_until
 
@@ -216,16 +215,6 @@ def test_no_other_command_looks_at_the_type(tmp_path: Path, code_dir: Path) -> N
 
 
 # --- packages -------------------------------------------------------------------------------------
-
-
-def interpreter_without(directory: Path, hidden: Sequence[str]) -> Path:
-    """Return a Python with all that is installed here, but these packages."""
-    venv.create(directory, symlinks=True, with_pip=False)
-    [target] = (directory / "lib").glob("python*/site-packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if entry.name.partition("-")[0].partition(".")[0] not in hidden:
-            (target / entry.name).symlink_to(entry)
-    return directory / "bin/python"
 
 
 @pytest.mark.parametrize(

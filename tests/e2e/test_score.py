@@ -195,6 +195,30 @@ def test_bad_data_are_told_as_a_client_is_told(model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "cannot read {}: it is empty"),
+        (b"a,b\n1,2\n3,\xfc\n", "cannot read {part}: the byte 0xfc is not UTF-8; convert it, e.g."),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_as_a_file(
+    model: Path, tmp_path: Path, data: bytes, told: str
+) -> None:
+    """Nobody who scores or validates a file is told of bodies and content types."""
+    path = tmp_path / "data.csv"
+    path.write_bytes(data)
+    done = run("score", "--code-dir", model, "--input", path)
+    assert done.returncode == 1
+    assert told.format(path, part=f"rows 1 to 2 of {path}") in done.stderr
+    tried = run("validate", "--code-dir", model, "--input", path)
+    assert tried.returncode == 1
+    assert f"predict: {told.format(path, part=f'2 rows of {path}')}" in tried.stdout
+    for text in (done.stderr, tried.stdout):
+        assert "body" not in text
+        assert "content type" not in text
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--input", "gone.csv"], "cannot read "),

@@ -1,6 +1,7 @@
 """`drumd validate`, as people run it, on models of all kinds."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests import models
 from tests.e2e.batch import on_terminal, run, write_model
 from tests.e2e.daemon import CHECKOUT
+from tests.e2e.interpreters import interpreter_without
 from tests.models import Built
 
 Steps = dict[str, dict[str, Any]]
@@ -133,6 +135,92 @@ def test_the_server_type_does_not_matter(tmp_path: Path) -> None:
     )
     assert exited == 0, steps
     assert "FACTOR" in steps["parameters"]["text"]
+
+
+def test_misspelt_parameters_are_warned_of(tmp_path: Path) -> None:
+    """Names that are nearly those of the model's parameters, or drumd's, are told; others not."""
+    metadata = (
+        f"{REGRESSION}runtimeParameterDefinitions:\n"
+        "- {fieldName: THRESHOLD, type: numeric, defaultValue: 1}\n"
+    )
+    prefix = "MLOPS_RUNTIME_PARAM_"
+    code, steps = validated(
+        write_model(tmp_path / "m", SCORE, metadata),
+        **{prefix + name: "1" for name in ("THRESHHOLD", "DRUM_SERVRE_TYPE", "OTHER")},
+    )
+    assert code == 0
+    assert steps["parameters"]["state"] == "warning"
+    assert "THRESHOLD (model-metadata.yaml" in steps["parameters"]["text"]
+    told = sorted(steps["parameters"]["advice"])
+    assert [each.partition(" (")[0] for each in told] == [
+        f"{prefix}DRUM_SERVRE_TYPE",
+        f"{prefix}THRESHHOLD",
+    ]
+    assert told[0].endswith("did you mean DRUM_SERVER_TYPE?")
+    assert told[1].endswith("did you mean THRESHOLD?")
+
+
+# --- extensions -----------------------------------------------------------------------------------
+
+SCORE = "def score(data, model, **kwargs):\n    return data['a']\n"
+COUNTING = """
+    import prometheus_client
+    def init_app(app):
+        prometheus_client.Counter("visits", "Counted by whichever server there is.")
+"""
+NAMES = ("custom_flask.py", "custom_fastapi.py")
+
+
+def extended(directory: Path, **extensions: str) -> Path:
+    """Write a model with extensions by the name of their framework."""
+    model = write_model(directory, SCORE, REGRESSION)
+    for framework, code in extensions.items():
+        (model / f"custom_{framework}.py").write_text(textwrap.dedent(code))
+    return model
+
+
+def test_extensions_are_tried_with_their_apps(tmp_path: Path) -> None:
+    """Each extension file gets its app, and both may count under the same name."""
+    plain = extended(tmp_path / "plain")
+    assert not set(NAMES) & set(validated(plain)[1])
+    code, steps = validated(extended(tmp_path / "m", flask=COUNTING, fastapi=COUNTING))
+    assert code == 0, steps
+    assert [(steps[name]["state"], steps[name]["text"]) for name in NAMES] == [
+        ("ok", "extends the flask app"),
+        ("ok", "extends the fastapi app"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "traceback"),
+    [
+        ("import no_such_module\n", "raised ModuleNotFoundError", "import no_such_module"),
+        ("def init(app): ...\n", "it has no plain function init_app", ""),
+        ("def init_app(app):\n    app.nothing()\n", "AttributeError", "app.nothing()"),
+    ],
+)
+def test_an_extension_that_cannot_be_used_has_to_be_fixed(
+    tmp_path: Path, code: str, told: str, traceback: str
+) -> None:
+    """What would end the server is told with the traceback; the rest is tried all the same."""
+    exited, steps = validated(extended(tmp_path / "m", flask=code, fastapi=code))
+    assert exited == 1
+    for name in NAMES:
+        assert steps[name]["state"] == "failed"
+        assert told in steps[name]["text"]
+        assert traceback in steps[name]["traceback"]
+        assert "drumd/modelserver" not in steps[name]["traceback"]
+    assert "predict" in steps
+
+
+def test_an_extension_of_a_missing_framework_is_skipped(tmp_path: Path) -> None:
+    """Without the framework the extra that brings it is told."""
+    python = interpreter_without(tmp_path / "venv", ["flask", "werkzeug"])
+    model = extended(tmp_path / "m", flask=COUNTING)
+    done = run("validate", "--code-dir", model, python=python)
+    assert done.returncode == 0, done.stderr
+    assert "skipped custom_flask.py: cannot serve: flask, werkzeug are not installed" in done.stdout
+    assert "run: pip install 'drumd[flask]'" in done.stdout
 
 
 # --- what is to fix -------------------------------------------------------------------------------

@@ -141,6 +141,36 @@ def test_a_payload_must_be_of_its_type(model: Path, kind: str, payload: object, 
     assert SECRET not in problem
 
 
+CUT = said("credential", {"password": SECRET})[:-4]
+BROKEN = f'{{"type": "credential", "payload": {{"password": \\{SECRET}'
+
+
+@pytest.mark.parametrize("kind", ["credential", "deployment", "numeric", "boolean"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (CUT, "is no JSON: unterminated string starting at character 48; write "),
+        (BROKEN, "is no JSON: expecting value at character 48; write "),
+        ('{"type": "deployment"}', "has no payload; write "),
+        ('{"type": "credential", "password": "' + SECRET + '"}', "has no payload; write "),
+    ],
+)
+def test_broken_json_is_told_where_it_breaks(model: Path, kind: str, text: str, told: str) -> None:
+    """What begins as a type and a payload and is none is told, and nothing of it is repeated."""
+    found = read(model, environ={"P": text}, metadata=defined(f"type: {kind}", "allowEmpty: true"))
+    [problem] = problems(found)
+    assert problem.startswith("P = '***' (environment MLOPS_RUNTIME_PARAM_P): ")
+    assert told + f'{{"type": "{kind}", "payload": ' in problem
+    assert SECRET[:6] not in problem
+
+
+def test_a_credential_may_have_a_type_of_its_own(model: Path) -> None:
+    """A plain mapping is a credential, even with a key `type`, as service accounts have."""
+    value = {"type": "service_account", "key": SECRET}
+    found = read(model, environ={"P": json.dumps(value)}, metadata=defined("type: credential"))
+    assert (found.by_name["P"].value, found.problems) == (value, ())
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0"), max_size=60))
 def test_no_text_is_refused(text: str) -> None:

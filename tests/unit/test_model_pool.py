@@ -336,6 +336,35 @@ def test_an_unknown_parameter_of_drumd_s_is_warned_of(model: Model) -> None:
     assert "did you mean CUSTOM_MODEL_WORKERS?" in "".join(told)
 
 
+DEFINED = """
+runtimeParameterDefinitions:
+- {fieldName: THRESHOLD, type: numeric, defaultValue: 1}
+- {fieldName: MODEL_A, type: string, allowEmpty: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["THRESHHOLD"], ["THRESHOLD"]),
+        (["threshold"], ["THRESHOLD"]),
+        (["MODEL_B"], ["MODEL_A"]),
+        (["MODEL_A", "MODEL_B"], []),
+        (["TEMPERATURE", "TOKEN", "HOLD"], []),
+        (["DRUM_SERVRE_TYPE"], ["DRUM_SERVER_TYPE"]),
+        (["DRUMSERVER_TYPE"], ["DRUM_SERVER_TYPE"]),
+    ],
+)
+def test_a_variable_that_is_nearly_a_parameter_is_warned_of(
+    model: Model, said: list[str], told: list[str]
+) -> None:
+    """Another name than the definitions' is the model's business, unless it is nearly one."""
+    model.write("model-metadata.yaml", DEFINED)
+    found = warnings(model.load(environ={PREFIX + name: "1" for name in said}))
+    meant = [each.partition("did you mean ")[2] for each in found if each.startswith(PREFIX)]
+    assert meant == [f"{name}?" for name in told]
+
+
 # --- what workers are told ------------------------------------------------------------------------
 
 

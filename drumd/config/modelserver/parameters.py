@@ -19,6 +19,7 @@ from drumd.config.modelserver.values import (
     ParameterType,
     checked,
     converted,
+    looks_typed,
     plain,
     shown,
     typed,
@@ -28,7 +29,8 @@ from drumd.config.problems import ABSENT, Problem, nearest
 
 PREFIX = "MLOPS_RUNTIME_PARAM_"
 FILE = "RUNTIME_PARAMS_FILE"
-_ENVIRONMENT = "environment "
+ENVIRONMENT = "environment "
+"""How the origins of variables begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Parameter:
 
 def origin_of(parameter: Parameter) -> str:
     """Return where a parameter was said, as origins of settings have it."""
-    where = "environment" if parameter.origin.startswith(_ENVIRONMENT) else parameter.origin
+    where = "environment" if parameter.origin.startswith(ENVIRONMENT) else parameter.origin
     return f"runtime parameter {parameter.name} ({where})"
 
 
@@ -125,11 +127,11 @@ def _of_file(
 
 def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Said]]:
     for variable in (each for each in sorted(PLAIN_VARIABLES) if environ.get(each)):
-        yield variable, _from_text(environ[variable], f"{_ENVIRONMENT}{variable}")
+        yield variable, _from_text(environ[variable], f"{ENVIRONMENT}{variable}")
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(PREFIX)
         if variable.startswith(PREFIX) and name:
-            yield name, _from_text(text, f"{_ENVIRONMENT}{variable}")
+            yield name, _from_text(text, f"{ENVIRONMENT}{variable}")
 
 
 def _from_text(text: str, origin: str) -> _Said:
@@ -172,6 +174,8 @@ def _settle(
 
 def _type_of(said: _Said, definition: Definition | None) -> ParameterType | None:
     """Return the type to hide a value by: if anybody holds it for a credential, it is one."""
+    if said.is_text and looks_typed(said.value):
+        return ParameterType.CREDENTIAL  # broken, or cut off: it may have been one
     claimed = parameter_type(said.type) if said.type is not None else None
     if definition is None or claimed is ParameterType.CREDENTIAL:
         return claimed

@@ -3,7 +3,7 @@
 Runtime parameters are a source of their own, below flags and environment and above the file.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from drumd.config.modelserver.directory import refuse_directory
 from drumd.config.modelserver.keys import digest, keys_of
 from drumd.config.modelserver.known import SERVER_TYPE, WORKERS
 from drumd.config.modelserver.metadata import CODE_DIR
+from drumd.config.modelserver.misspelt import misspelt_parameters
 from drumd.config.modelserver.packages import missing_packages
-from drumd.config.modelserver.parameters import FILE, PREFIX
+from drumd.config.modelserver.parameters import FILE
 from drumd.config.modelserver.reading import Reading, read_all
 from drumd.config.modelserver.sayings import Sayings, flag_of
 from drumd.config.modelserver.server_type import FLASK, Choice, choose
-from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.targets import LABELS, LABELS_FILE
-from drumd.config.problems import ABSENT, Problem, nearest
+from drumd.config.problems import ABSENT, Problem
 
 ADDRESS = "ADDRESS"
 DIGEST = "RUNTIME_PARAMS_DIGEST"
@@ -38,8 +38,6 @@ _START_TIMEOUT = 600.0
 """Seconds: a model of some gigabytes takes minutes to load."""
 _SETTLED = ("app", "app_dir", "runtime")
 """Keys that follow from the model directory and its server type."""
-_RESERVED = ("DRUM_", "CUSTOM_MODEL_")
-"""How names begin that mean something to drumd, or to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +107,7 @@ class _Reader:
             )
         )
         self.problems += [*reading.problems, *missing]
-        self.warnings += [*choice.warnings, *_unknown_parameters(reading)]
+        self.warnings += [*choice.warnings, *misspelt_parameters(reading.parameters)]
         for key, value, origin in keys_of(reading.parameters, choice.server):
             # A server that is not installed cannot look at its options.
             if not missing or "." not in key or not key.startswith(choice.server.runtime):
@@ -255,17 +253,3 @@ def _is_count(value: Any) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _unknown_parameters(reading: Reading) -> Iterator[Problem]:
-    """Yield parameters in the environment that are called as drumd's own, and are none."""
-    for name, parameter in reading.parameters.by_name.items():
-        if name in KNOWN or name in reading.parameters.defined or not name.startswith(_RESERVED):
-            continue
-        meant = nearest(name, KNOWN)
-        yield Problem(
-            key=f"{PREFIX}{name}",
-            message="has no effect on drumd, which has no such runtime parameter",
-            suggestion=f"did you mean {meant}?" if meant else "",
-            origin=parameter.origin,
-        )

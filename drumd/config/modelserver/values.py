@@ -62,7 +62,7 @@ def plain(text: str) -> Any:
 
 def typed(text: str) -> tuple[str, Any] | None:
     """Return type and payload of `{"type": …, "payload": …}`; None for any other text."""
-    if not text.lstrip().startswith("{"):
+    if not looks_typed(text):
         return None
     found = _json(text)
     if isinstance(found, dict) and "type" in found and "payload" in found:
@@ -75,12 +75,39 @@ def converted(text: str, kind: ParameterType) -> Any:
 
     Raise `ValueError` for what cannot be one.
     """
-    if kind in (ParameterType.STRING, ParameterType.DEPLOYMENT):
+    if kind is ParameterType.STRING:
+        return text
+    if looks_typed(text):
+        _refuse_untyped(text, kind)
+    if kind is ParameterType.DEPLOYMENT:
         return text
     if not text.strip():
         return None
     found = plain(text)
     return checked(found, kind)
+
+
+def looks_typed(text: str) -> bool:
+    """Return whether a text begins as JSON with a type and a payload does."""
+    return text.lstrip().startswith("{")
+
+
+def _refuse_untyped(text: str, kind: ParameterType) -> None:
+    """Raise `ValueError` for broken JSON, which is never repeated, and for one without payload."""
+    example = f'write {{"type": "{kind}", "payload": {_PAYLOADS.get(kind, "…")}}}'
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        # What follows a colon may be of the text.
+        reason = error.msg.partition(":")[0].removesuffix(" at").lower()
+        raise ValueError(f"is no JSON: {reason} at character {error.pos + 1}; {example}") from None
+    except (ValueError, RecursionError):  # told by whoever looks at what it means
+        return
+    if "type" not in found or "payload" in found:
+        return
+    # A credential need not say its type, and may have a key of that name, as Google's have.
+    if kind is not ParameterType.CREDENTIAL or found["type"] in list(ParameterType):
+        raise ValueError(f"has no payload; {example}")
 
 
 def checked(value: Any, kind: ParameterType) -> Any:
@@ -106,6 +133,7 @@ _FITS: dict[ParameterType, tuple[Any, str]] = {
     ParameterType.CREDENTIAL: (Mapping, "a mapping, such as one with a credentialType"),
     ParameterType.DEPLOYMENT: (str, "a string, the id of a deployment"),
 }
+_PAYLOADS = {ParameterType.CREDENTIAL: "{…}", ParameterType.DEPLOYMENT: '"…"'}
 _BOOLEANS = {"true": True, "false": False}
 _NO_JSON = object()
 

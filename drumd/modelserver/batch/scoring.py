@@ -16,6 +16,7 @@ from drumd.modelserver.batch.chunks import Chunk, Input, known_suffixes
 from drumd.modelserver.batch.errors import BatchError, BatchUsageError
 from drumd.modelserver.batch.resultfile import ResultFile
 from drumd.modelserver.batch.tables import TableWriter
+from drumd.modelserver.batch.wording import unreadable
 from drumd.modelserver.batch.writers import WRITERS
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.inference.blame import user_traceback
@@ -105,8 +106,9 @@ class Scoring:
         try:
             return answers.to(chunk)
         except (RequestError, HookError, BatchError) as error:
+            part = f"{chunk.where} of {self._source.name}"
             raise BatchError(
-                f"cannot score {chunk.where} of {self._source.name}: {error}",
+                unreadable(error, self._source.name, part) or f"cannot score {part}: {error}",
                 _traceback(error, self._model),
             ) from error
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from drumd.modelserver.errors import RequestError
+from drumd.modelserver.errors import EmptyDataError, RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.reading.mediatype import MediaType
 
@@ -35,7 +35,7 @@ def read(payload: Payload) -> Any:
     media_type = MediaType.parse(payload.content_type)
     reader = format_of(media_type)
     if not payload.data or payload.data.isspace():
-        raise RequestError("cannot read the data: the body is empty; send rows with a header")
+        raise EmptyDataError("cannot read the data: the body is empty; send rows with a header")
     return importlib.import_module(f"{__name__}.{reader}").read(payload, media_type)
 
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from drumd.modelserver.errors import RequestError
+from drumd.modelserver.errors import EncodingError, RequestError
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';]*)""", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9._:+-]{1,40}")
@@ -38,11 +38,15 @@ def decode(data: bytes, charset: str = "") -> str:
     try:
         text = data.decode(codec)
     except UnicodeDecodeError as error:
-        at = error.start
-        told = f"byte {at} (0x{data[at]:02x}) is not valid" if at < len(data) else error.reason
-        raise RequestError(
-            f"cannot read the data as {charset or 'UTF-8'}: {told}; "
-            "send UTF-8, or name the charset in the content type"
+        at, name = error.start, charset or "UTF-8"
+        told, fact = error.reason, f"it is not {name}"
+        if at < len(data):
+            byte = f"0x{data[at]:02x}"
+            told, fact = f"byte {at} ({byte}) is not valid", f"the byte {byte} is not {name}"
+        raise EncodingError(
+            f"cannot read the data as {name}: {told}; "
+            "send UTF-8, or name the charset in the content type",
+            fact,
         ) from None
     except (UnicodeError, ValueError) as error:
         raise RequestError(f"cannot read the data as {charset or 'UTF-8'}: {error}") from None

@@ -39,6 +39,8 @@ def sample_of(source: Input, model: Model) -> Sample:
         return Sample(source.whole(), source.name)
     first = next(source.chunks(ROWS))
     rows = first.rows or 0
+    if not rows:  # what is wrong with it is told of the file
+        return Sample(first.payload, source.name)
     what = f"the first {rows} rows" if rows == ROWS else f"{rows} row{'' if rows == 1 else 's'}"
     alone: list[Payload] = []
     if source.path is not None and source.path.is_file():

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from drumd.modelserver.batch.records import records
+from drumd.modelserver.batch.wording import unreadable
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.inference.blame import user_traceback
 from drumd.modelserver.inference.model import Model
@@ -211,7 +212,8 @@ def _broken(name: str, model: Model, sample: Sample, error: RequestError | HookE
             f"{sample.origin}, get no answer: {_bounded(error)}",
             "give it data to try: --input FILE",
         )
-    return failed(name, f"{sample.origin}: {error}", traceback=_traceback(model, error))
+    told = unreadable(error, sample.origin, sample.origin) or f"{sample.origin}: {error}"
+    return failed(name, told, traceback=_traceback(model, error))
 
 
 def _traceback(model: Model, error: Exception) -> str:

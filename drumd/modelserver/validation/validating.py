@@ -4,9 +4,11 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import psutil
 
+from drumd.config.modelserver.misspelt import misspelt_parameters
 from drumd.config.modelserver.reading import Reading
 from drumd.config.modelserver.settings import ModelSettings
 from drumd.config.modelserver.target import TargetType
@@ -15,6 +17,7 @@ from drumd.modelserver.batch.chunks import Input
 from drumd.modelserver.batch.errors import BatchError
 from drumd.modelserver.errors import LoadError
 from drumd.modelserver.inference.model import Model
+from drumd.modelserver.validation.extensions import try_extensions
 from drumd.modelserver.validation.packages import check_packages
 from drumd.modelserver.validation.samples import Sample, made_up, sample_of
 from drumd.modelserver.validation.steps import State, Step, failed, ok, skipped, warning
@@ -59,7 +62,7 @@ class Validation:
             yield failed("load", str(error), traceback=error.traceback)
             return
         yield step
-        for step in self._trials(model):
+        for step in chain(try_extensions(model), self._trials(model)):
             if step.state is State.FAILED:
                 self.exit = BatchExit.FAILED
             yield step
@@ -68,6 +71,9 @@ class Validation:
         told = [f"{each.name} ({each.origin})" for each in self._parameters.by_name.values()]
         if not told:
             return skipped("parameters", "the model has no runtime parameters")
+        misspelt = [str(problem) for problem in misspelt_parameters(self._parameters)]
+        if misspelt:
+            return warning("parameters", ", ".join(told), *misspelt)
         return ok("parameters", ", ".join(told))
 
     def _trials(self, model: Model) -> Iterator[Step]:
