@@ -1,6 +1,7 @@
 import contextlib
 import io
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,40 @@ def test_compressed_arrow_is_read(compression: str) -> None:
 def test_few_bytes_do_not_become_a_table_that_fills_the_memory(payload: Payload) -> None:
     """What would be out of all proportion to its body is refused before it is built."""
     assert refused(payload).status == 422
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a," * 200_000 + b"a\n" + b"1," * 200_000 + b"1\n",
+        b'"' + b"x" * 200_000 + b'",' + b"a," * 200_000 + b"a\n",
+        b"a\n" + b"1," * 500_000 + b"1\n",
+    ],
+    ids=["one name", "behind a long name", "long row"],
+)
+def test_odd_headers_cost_no_more_time_than_their_bytes(data: bytes) -> None:
+    """What the parser would take minutes for is refused before it sees it."""
+    started = time.process_time()
+    assert refused(Payload(data)).status == 422
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("before", [b"", b'"' + b"x" * 200_000 + b'"' + b",1" * 99 + b"\n"])
+def test_short_rows_are_refused_before_they_are_filled(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that lack nearly all of many columns are no table, also behind a long text."""
+    monkeypatch.setattr(pd, "read_csv", None)
+    header = b",".join(b"c%d" % number for number in range(100)) + b"\n"
+    assert refused(Payload(header + before + b"1\n" * 100_000)).status == 422
+
+
+def test_long_texts_of_many_lines_are_read() -> None:
+    """Rows that are complete are a table, however many lines their texts have."""
+    header = ",".join(f"c{number}" for number in range(100))
+    text = "x\n" * 50_000
+    frame = reading.read(Payload(f'{header}\n"{text}"{",1" * 99}\n'.encode()))
+    assert list(frame["c0"]) == [text]
 
 
 SAMPLES = {
