@@ -44,8 +44,13 @@ def _redact_variables(path: Sequence[str], value: Any) -> Any:
 
 
 def _is_credential(variable: str, value: Any) -> bool:
-    """Tell whether a variable is a runtime parameter whose text says that it is a credential."""
-    return variable.startswith("MLOPS_RUNTIME_PARAM_") and "credential" in str(value).lower()
+    """Tell whether a variable is a runtime parameter that is a credential, by its text.
+
+    It says so, or is a mapping without a type.
+    """
+    text = str(value).lower()
+    is_mapping = text.lstrip().startswith(("{", "[{")) and '"payload"' not in text
+    return variable.startswith("MLOPS_RUNTIME_PARAM_") and ("credential" in text or is_mapping)
 
 
 def looks_secret(variable: str) -> bool:

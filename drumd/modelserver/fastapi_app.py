@@ -141,8 +141,8 @@ async def _unless_gone(
     """
     if pool.free:
         # Once the model's code runs nothing can end it, so nobody needs to look.
-        return await pool.run(service.answer, route, call)
-    answering = asyncio.ensure_future(pool.run(service.answer, route, call))
+        return await pool.run(service.answer, route, call, unwanted=_end)
+    answering = asyncio.ensure_future(pool.run(service.answer, route, call, unwanted=_end))
     away = asyncio.ensure_future(asgi.gone(receive))
     try:
         await asyncio.wait({answering, away}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,6 +152,12 @@ async def _unless_gone(
     finally:
         answering.cancel()
         away.cancel()
+
+
+def _end(answer: Answer) -> None:
+    """End the source of an answer that nobody gets."""
+    if not isinstance(answer.body, bytes):
+        answer.body.close()
 
 
 def _refusals(service: Service) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:

@@ -63,6 +63,9 @@ class WatchedHttpTools(WatchedProtocol, httptools_impl.HttpToolsProtocol):
         _uvicorns_on_headers_complete(self)
         cycle = self.cycle
         if cycle is not before:
+            # The scope has the list. uvicorn 0.54 adds a chunked body's trailers to it, which are
+            # no headers (RFC 9110, section 6.5.1): nobody between may have looked at them.
+            self.headers = []
             instruments = self.instruments
             cycle.ticket = instruments.meter.begin()
             self.requests.append(cycle)

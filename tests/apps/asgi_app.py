@@ -24,6 +24,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await stream(send, float(scope["path"].removeprefix("/stream/")))
     elif scope["path"] == "/wait":
         await wait_for_disconnect(receive)
+    elif scope["path"] == "/headers":
+        await name_headers(scope, receive, send)
     else:
         _, name, *argument = scope["path"].split("/")
         status, body = await ANSWERS[name](argument[0] if argument else "", receive)
@@ -71,6 +73,15 @@ async def stream(send: Any, seconds: float) -> None:
         await send({"type": "http.response.body", "body": b"x" * 100, "more_body": True})
         await asyncio.sleep(0.02)
     await send({"type": "http.response.body", "body": b"end"})
+
+
+async def name_headers(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive())["more_body"]:
+        pass
+    body = b" ".join(name for name, _ in scope["headers"])
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def wait_for_disconnect(receive: Any) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -510,6 +511,17 @@ def test_client_goes_in_its_request(main: Site, backend: Backend) -> None:
         asked = backend.asked[-1]
     assert asked.left.wait(30)
     assert not asked.whole
+
+
+@pytest.mark.parametrize("server", ["flask", "gunicorn"], indirect=True)
+def test_a_body_ends_too_early(served: Models, server: str) -> None:
+    """A client that says no more than half of its body, but listens, is told what is wrong."""
+    with served.site(server, "main").connect() as sock:
+        sock.sendall(b"POST /nim/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        sock.shutdown(socket.SHUT_WR)
+        reply = read_reply(sock)
+    assert reply.status == 400
+    assert reply.message == "ERROR: cannot read the request's body to its end"
 
 
 def test_silent_backend_delays_nobody(served: Models, backend: Backend) -> None:

@@ -609,6 +609,18 @@ def test_an_upgrade_that_is_not_taken_changes_nothing(host: WorkerHost, options:
     assert worker.wait() == 0
 
 
+@pytest.mark.parametrize("options", PARSERS)
+def test_trailers_are_no_headers(host: WorkerHost, options: Options) -> None:
+    """What comes after a chunked body is not among the headers, which others may have checked."""
+    listener = host.listen()
+    serve(host, listener, options)
+    chunked = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Connection(listener) as connection:
+        for _ in range(2):
+            connection.sock.sendall(chunked + b"1\r\nx\r\n0\r\nX-User: root\r\n\r\n")
+            assert connection.answer().body == b"host transfer-encoding"
+
+
 def test_a_proxied_connection_is_refused(host: WorkerHost) -> None:
     """uvicorn has no PROXY protocol, so the app would see the wrong client."""
     worker = serve(host, host.listen())

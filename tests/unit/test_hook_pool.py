@@ -141,6 +141,26 @@ async def test_a_cancelled_run_keeps_its_thread_until_it_ends(gate: Gate) -> Non
     pool.close()
 
 
+async def test_what_a_cancelled_run_returns_is_unwanted(gate: Gate) -> None:
+    """It is given away in a thread, since it may have to be closed; a result that came is not."""
+    pool = HookPool(1, 1)
+    unwanted: list[tuple[str, bool]] = []
+
+    def take(result: str) -> None:
+        unwanted.append((result, threading.current_thread() is threading.main_thread()))
+
+    running = asyncio.create_task(pool.run(gate, unwanted=take))
+    await until(lambda: gate.entered == 1)
+    running.cancel()
+    await asyncio.wait([running])
+    gate.open()
+    await until(lambda: pool.free and bool(unwanted))
+    assert unwanted == [("done", False)]
+    assert await pool.run(gate, unwanted=take) == "done"
+    assert len(unwanted) == 1
+    pool.close()
+
+
 async def test_a_place_given_in_the_moment_of_cancelling_goes_on(gate: Gate) -> None:
     """A call that is cancelled when its thread has just become free passes it on."""
     pool = HookPool(1, 2)

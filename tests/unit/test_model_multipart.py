@@ -1,5 +1,7 @@
 """Forms: which part is the data, what its type is, and what is refused."""
 
+import time
+
 import pytest
 
 from drumd.modelserver.errors import RequestError
@@ -79,3 +81,21 @@ def test_forms_are_told_by_their_media_type() -> None:
     assert is_form(" Multipart/Form-Data;boundary=x")
     assert not is_form("multipart/mixed; boundary=x")
     assert not is_form("")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'Content-Disposition: form-data; name="' + b";" * 100_000,
+        b"Content-Disposition: form-data; name=X" + b";a=b" * 25_000,
+        b"".join(b"a%d: b\r\n" % number for number in range(10_000)) + b"a: b",
+    ],
+    ids=["quote", "parameters", "headers"],
+)
+def test_the_headers_of_a_field_are_bounded(header: bytes) -> None:
+    """To read them takes far more than their bytes, with some releases of the parser."""
+    body = b"--b\r\n%b\r\n\r\n1\r\n--b--\r\n" % header
+    started = time.process_time()
+    with pytest.raises(RequestError, match=r"[hH]eader"):
+        payload_of(body, "multipart/form-data; boundary=b")
+    assert time.process_time() - started < 5

@@ -149,6 +149,16 @@ def test_an_extension_file_decides_where_nobody_does(
     assert [each.split(":")[0] for each in found] == ([unused] if unused else [])
 
 
+def test_a_type_that_is_defined_and_empty_chooses_nothing(model: Model) -> None:
+    """A definition without a default, and without a value, leaves the choice as it is."""
+    definition = "runtimeParameterDefinitions: [{fieldName: DRUM_SERVER_TYPE, type: string}]\n"
+    metadata = model.directory / "model-metadata.yaml"
+    model.write(metadata.name, (metadata.read_text() if metadata.exists() else "") + definition)
+    assert model.pool().runtime == "flask"
+    model.write("custom_fastapi.py")
+    assert model.pool().runtime == "uvicorn"
+
+
 def test_a_directory_is_no_extension_file(model: Model) -> None:
     """Only a file of that name counts."""
     (model.directory / "custom_fastapi.py").mkdir()
@@ -429,6 +439,31 @@ def test_no_credential_is_shown(model: Model) -> None:
     told = model.refused(environ={PREFIX + "LOGIN": broken})
     assert "hunter2" not in told
     assert '"***"' in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "credentials", "payload": {"password": "hunter2"}}',
+        '{"type": "credentials", "payload": "hunter2"}',
+        '{"type": "credential", "payload": {"password": "hunter2"}',
+        '{"type": "string", "payload": {"password": "hunter2"}}',
+        '{"password": "hunter2"}',
+        '[{"password": "hunter2"}]',
+    ],
+)
+def test_what_may_be_a_credential_is_not_shown(model: Model, text: str) -> None:
+    """A problem may be that its type is wrong, or missing."""
+    told = model.refused(environ={PREFIX + "CUSTOM_MODEL_WORKERS": text})
+    assert "hunter2" not in told
+    assert '"***"' in told
+
+
+def test_a_mapping_without_a_type_is_not_shown(model: Model) -> None:
+    """What is in it may well be a credential's."""
+    config = f'[pools.model.environment]\n{PREFIX}LOGIN = \'{{"user": "hunter2"}}\'\n'
+    loaded = model.load(config=config)
+    assert "hunter2" not in render(loaded, color=False) + repr(loaded)
 
 
 # --- packages -----------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 # ruff: noqa: PD011 - Predictions have values, too
 
+import datetime as dt
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -18,7 +21,16 @@ from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.inference.model import Model
 from drumd.modelserver.payload import Payload
 from tests import models
-from tests.models.built import ARROW_FILE, CSV, Built, arrow_of, csv_of, json_of, matrix_market_of
+from tests.models.built import (
+    ARROW_FILE,
+    CSV,
+    JSON,
+    Built,
+    arrow_of,
+    csv_of,
+    json_of,
+    matrix_market_of,
+)
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -120,9 +132,25 @@ def test_an_onnx_classifier_has_its_classes_by_name(
         (models.regression, lambda data: data.assign(bmi="high"), "could not convert string"),
         (models.regression, lambda data: data.assign(bmi=np.nan), "contains NaN"),
         (models.onnx_regression, lambda data: data.drop(columns="bmi"), "the model takes 10"),
+        (models.regression, lambda data: data.assign(bmi="1" * 400), "too large to convert"),
         (models.onnx_regression, lambda data: data.assign(bmi="high"), "'bmi' is not of numbers"),
+        (models.onnx_regression, lambda data: data.assign(bmi="1" * 400), "'bmi' is not of num"),
+        (models.onnx_regression, lambda data: data.assign(bmi=np.nan), "row 0 has a value that is"),
+        (models.onnx_regression, lambda data: data.assign(bmi=1e300), "row 0 has a value that is"),
+        (models.onnx_binary, lambda data: data.assign(**{data.columns[0]: np.nan}), "row 0 has a"),
     ],
-    ids=["sklearn column", "sklearn text", "sklearn missing", "onnx column", "onnx text"],
+    ids=[
+        "sklearn column",
+        "sklearn text",
+        "sklearn missing",
+        "onnx column",
+        "sklearn huge",
+        "onnx text",
+        "onnx huge",
+        "onnx missing",
+        "onnx infinite",
+        "onnx class",
+    ],
 )
 def test_data_that_the_model_cannot_use_are_the_clients_error(
     tmp_path: Path, build: Callable[[Path], Built], change: Callable[[Any], Any], told: str
@@ -132,6 +160,43 @@ def test_data_that_the_model_cannot_use_are_the_clients_error(
     with pytest.raises(RequestError, match=told) as caught:
         load(built).predict(csv_of(change(built.frame)))
     assert caught.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"x": 1}, [1], dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.date(2026, 1, 1), dt.time(1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_that_are_no_numbers_are_the_clients_error(tmp_path: Path, value: Any) -> None:
+    """JSON and Arrow can hold what no model was trained with, and Python has other words for it."""
+    built = models.regression(tmp_path)
+    data = built.frame.assign(bmi=pd.Series([value] * built.rows, index=built.frame.index))
+    with pytest.raises(RequestError, match="cannot predict from these data"):
+        load(built).predict(arrow_of(data))
+
+
+def test_the_models_own_mistake_is_not_the_clients(tmp_path: Path) -> None:
+    """What its code raises for data as they should be is 500, whichever exception it is."""
+    built = models.regression(tmp_path)
+    model = trained(built)
+    model.coef_ = None
+    joblib.dump(model, tmp_path / "model.joblib")
+    with pytest.raises(HookError, match="the model's predict raised"):
+        load(built).predict(built.payload)
+
+
+def test_a_number_that_an_onnx_model_cannot_hold_is_refused() -> None:
+    """It would be another number: of 2 to the power of 40, 32 bits leave nothing."""
+    from drumd.modelserver.inference.onnx_models import _array  # noqa: PLC0415 - slow to import
+
+    node = SimpleNamespace(type="tensor(int32)")
+    assert _array(pd.DataFrame({"a": [2**31 - 1, -(2**31)]}), node).tolist() == [
+        [2**31 - 1],
+        [-(2**31)],
+    ]
+    for number in (2**31, 2**40, -(2**40), math.inf, 2**70):
+        with pytest.raises(RequestError, match=r"'a' has .* too large for"):
+            _array(pd.DataFrame({"a": [number]}), node)
 
 
 def test_the_order_of_columns_is_the_models(tmp_path: Path) -> None:
@@ -187,6 +252,8 @@ def test_a_pipeline_that_takes_texts_gets_the_one_column(tmp_path: Path) -> None
     built = Built(tmp_path, Target(TargetType.BINARY, ("good", "bad")), Payload(b""))
     values = load(built).predict(Payload(b"text\nso fine\nso cold\n")).values
     assert [row["good"] > row["bad"] for row in values] == [True, False]
+    with pytest.raises(RequestError, match="'int' object has no attribute 'lower'"):
+        load(built).predict(Payload(b'[{"text": 5}]', JSON))
 
 
 def test_an_answer_for_what_is_no_table_may_have_any_length(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -264,6 +265,44 @@ def test_compressed_arrow_is_read(compression: str) -> None:
     assert len(frame) == 3000
 
 
+def texts_of(count: int, text: str) -> Any:
+    return pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), pa.array([text]))
+
+
+FOLDED = {
+    "struct of nulls": pa.StructArray.from_arrays(
+        [pa.nulls(100_000)] * 20, [f"f{number}" for number in range(20)]
+    ),
+    "list of nulls": pa.ListArray.from_arrays([0, 10_000_000], pa.nulls(10_000_000)),
+    "fixed list of nulls": pa.FixedSizeListArray.from_arrays(pa.nulls(10_000_000), 10_000_000),
+    "struct of one text": pa.StructArray.from_arrays([texts_of(100_000, "x" * 1000)], ["f"]),
+    "dictionary of lists": pa.DictionaryArray.from_arrays(
+        np.zeros(1000, np.int8), pa.ListArray.from_arrays([0, 1_000_000], pa.nulls(1_000_000))
+    ),
+    "run of one text": pa.RunEndEncodedArray.from_arrays(
+        pa.array([900_000], pa.int32()), pa.array(["x" * 100])
+    ),
+}
+"""Arrow columns of few bytes that become many."""
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[0.5, 1.5]] * 1000),
+        pa.array([{"x": 1, "y": ["a"]}] * 1000),
+        pa.array([[("a", 1)]] * 1000, pa.map_(pa.string(), pa.int8())),
+        pa.array([[1.0] * 512] * 100, pa.list_(pa.float32(), 512)),
+        pa.array([[200] * 100_000] * 20, pa.list_(pa.uint8())),
+        pa.array(["one text that is long enough", "two"] * 100, pa.string()).dictionary_encode(),
+    ],
+    ids=["list", "struct", "map", "vector", "image", "dictionary"],
+)
+def test_nested_arrow_is_read(values: Any) -> None:
+    """A model may take lists and structs; those of usual size are in proportion."""
+    assert len(reading.read(Payload(arrow_bytes(values), ARROW_STREAM))) == len(values)
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -278,6 +317,7 @@ def test_compressed_arrow_is_read(compression: str) -> None:
         Payload(
             arrow_bytes(pa.array(["x" * 20_000_000]).dictionary_encode(), "zstd"), ARROW_STREAM
         ),
+        *(Payload(arrow_bytes(values), ARROW_STREAM) for values in FOLDED.values()),
     ],
     ids=[
         "csv",
@@ -289,11 +329,46 @@ def test_compressed_arrow_is_read(compression: str) -> None:
         "arrow",
         "zstd",
         "dictionary",
+        *FOLDED,
     ],
 )
 def test_few_bytes_do_not_become_a_table_that_fills_the_memory(payload: Payload) -> None:
     """What would be out of all proportion to its body is refused before it is built."""
     assert refused(payload).status == 422
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a," * 200_000 + b"a\n" + b"1," * 200_000 + b"1\n",
+        b'"' + b"x" * 200_000 + b'",' + b"a," * 200_000 + b"a\n",
+        b"a\n" + b"1," * 500_000 + b"1\n",
+    ],
+    ids=["one name", "behind a long name", "long row"],
+)
+def test_odd_headers_cost_no_more_time_than_their_bytes(data: bytes) -> None:
+    """What the parser would take minutes for is refused before it sees it."""
+    started = time.process_time()
+    assert refused(Payload(data)).status == 422
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("before", [b"", b'"' + b"x" * 200_000 + b'"' + b",1" * 99 + b"\n"])
+def test_short_rows_are_refused_before_they_are_filled(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that lack nearly all of many columns are no table, also behind a long text."""
+    monkeypatch.setattr(pd, "read_csv", None)
+    header = b",".join(b"c%d" % number for number in range(100)) + b"\n"
+    assert refused(Payload(header + before + b"1\n" * 100_000)).status == 422
+
+
+def test_long_texts_of_many_lines_are_read() -> None:
+    """Rows that are complete are a table, however many lines their texts have."""
+    header = ",".join(f"c{number}" for number in range(100))
+    text = "x\n" * 50_000
+    frame = reading.read(Payload(f'{header}\n"{text}"{",1" * 99}\n'.encode()))
+    assert list(frame["c0"]) == [text]
 
 
 SAMPLES = {

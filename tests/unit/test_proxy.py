@@ -98,6 +98,14 @@ def test_framing(
     assert isinstance(request.stream, Body) == has_body
 
 
+def test_names_that_are_taken_for_others() -> None:
+    """A name with an underscore, which many backends take for a hyphen, does not go on."""
+    request = asked(b"/a/b/nim", [(b"content_length", b"7"), (b"x_user", b"me"), (b"x-a", b"1")])
+    assert [name for name in request.headers if name not in ("host", "via", "x-request-id")] == [
+        "x-a"
+    ]
+
+
 @pytest.mark.parametrize(
     ("length", "status"),
     [(b"101", 413), (b"9" * 5000, 413), (b"-1", 400), (b"x", 400), (b"", 400), (b"1, 1", 400)],

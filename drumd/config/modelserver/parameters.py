@@ -173,9 +173,11 @@ def _settle(
 
 
 def _type_of(said: _Said, definition: Definition | None) -> ParameterType | None:
-    """Return the type to hide a value by: if anybody holds it for a credential, it is one."""
+    """Return the type to hide a value by: if anybody may hold it for a credential, it is one."""
     if said.is_text and looks_typed(said.value):
         return ParameterType.CREDENTIAL  # broken, or cut off: it may have been one
+    if said.type is not None and parameter_type(said.type) is None:
+        return ParameterType.CREDENTIAL  # misspelt, perhaps
     claimed = parameter_type(said.type) if said.type is not None else None
     if definition is None or claimed is ParameterType.CREDENTIAL:
         return claimed

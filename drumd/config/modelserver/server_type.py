@@ -56,7 +56,7 @@ def choose(parameters: Parameters, code_dir: Path) -> Choice:
     """
     there = [name for name in EXTENSIONS.values() if (code_dir / name).is_file()]
     said = parameters.by_name.get(SERVER_TYPE)
-    if said is not None:
+    if said is not None and said.value is not None:  # it may be defined, and empty
         server = _BY_TYPE[said.value]
         origin = origin_of(said)
     elif there == [FASTAPI.extension]:

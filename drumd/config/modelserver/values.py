@@ -44,9 +44,21 @@ def _hidden(value: Any) -> Any:
 
 
 def shown(name: str, value: Any, kind: ParameterType | None) -> Any:
-    """Return what may be shown of a value, wrong ones included."""
-    secret = kind is ParameterType.CREDENTIAL or isinstance(value, Credential)
+    """Return what may be shown of a value, wrong ones included.
+
+    Only credentials are mappings: what is one, or is to be one, is not shown whatever its type
+    is said to be, since that may be what is wrong.
+    """
+    secret = kind is ParameterType.CREDENTIAL or _looks_like_a_mapping(value)
     return MASK if secret or looks_secret(name) else value
+
+
+def _looks_like_a_mapping(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_looks_like_a_mapping, value))
+    return isinstance(value, Mapping) or (
+        isinstance(value, str) and value.lstrip().startswith(("{", "[{"))
+    )
 
 
 def plain(text: str) -> Any:

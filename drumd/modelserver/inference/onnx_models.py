@@ -67,7 +67,10 @@ class OnnxPredictor:
         except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as error:
             raise RequestError(f"cannot predict from these data: {error}") from error
         if isinstance(returned, list):  # a map from class to probability for each row
-            return pd.DataFrame(returned)
+            returned = pd.DataFrame(returned)
+        _check_finite(np.asarray(returned), feed)
+        if isinstance(returned, pd.DataFrame):
+            return returned
         if self._classes is not None and returned.shape[1:] == (len(self._classes),):
             return pd.DataFrame(returned, columns=self._classes)
         return returned
@@ -120,7 +123,7 @@ def _array(frame: pd.DataFrame, node: Any) -> Any:
     for name, column in frame.items():
         try:
             numbers = column.to_numpy(dtype=float)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise RequestError(
                 f"cannot predict from these data: the column {str(name)!r} is not of numbers: "
                 f"{error}"
@@ -130,7 +133,36 @@ def _array(frame: pd.DataFrame, node: Any) -> Any:
                 f"cannot predict from these data: the column {str(name)!r} has missing values, "
                 f"the model takes {node.type}"
             )
+        if issubclass(wanted, np.integer):
+            _check_range(name, numbers, node)
     return frame.to_numpy(dtype=wanted)
+
+
+def _check_range(name: Any, numbers: Any, node: Any) -> None:
+    """Refuse what numpy would make another number of."""
+    least = float(np.iinfo(_TYPES[node.type]).min)
+    outside = (numbers < least) | (numbers >= -least)
+    if outside.any():
+        raise RequestError(
+            f"cannot predict from these data: the column {str(name)!r} has {numbers[outside][0]:g},"
+            f" which is too large for the model's {node.type}"
+        )
+
+
+def _check_finite(answers: Any, feed: dict[str, Any]) -> None:
+    """Refuse rows with missing or infinite values if the model has no number for those.
+
+    Models of trees take missing values, and imputers replace them; others pass them on.
+    """
+    if answers.dtype.kind != "f" or np.isfinite(answers).all():
+        return
+    row = int(np.argwhere(~np.isfinite(answers))[0][0])
+    given = [column[row] for column in feed.values() if column.dtype.kind == "f"]
+    if not all(np.isfinite(each).all() for each in given):
+        raise RequestError(
+            f"cannot predict from these data: row {row} has a value that is missing or too large, "
+            "for which the model has no answer"
+        )
 
 
 def _output_for(outputs: list[Any], target: Target) -> Any:

@@ -15,6 +15,8 @@ from drumd.modelserver.shown import some_of
 
 _TABLE = 2
 """Dimensions of what has rows and columns."""
+_NUMBERS = "biuf"
+"""numpy's kinds of columns that each model can take."""
 
 
 class Predictor(Protocol):
@@ -119,10 +121,21 @@ def _asked(model: Any, method: str, data: Any) -> Any:
     fitting = _fitting(model, data)
     try:
         return getattr(model, method)(fitting)
-    except ValueError as error:
-        # scikit-learn's word for data that it cannot use; the names and the number fit already.
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
+        # ValueError is scikit-learn's word for data that it cannot use; the names and the number
+        # fit already. The others are Python's, of values that are no numbers, or no texts.
+        if not isinstance(error, ValueError) and not _is_about_values(error, fitting):
+            raise
         told = re.sub(r"\s+", " ", str(error)).strip()
         raise RequestError(f"cannot predict from these data: {told}") from error
+
+
+def _is_about_values(error: Exception, data: Any) -> bool:
+    """Return whether an error is one of the data's values, and none in the model's code."""
+    if isinstance(error, AttributeError):  # such as `lower` of a number
+        return isinstance(error.obj, np.generic | int | float | list | dict)
+    dtypes = data.dtypes if isinstance(data, pd.DataFrame) else [getattr(data, "dtype", None)]
+    return any(dtype is not None and dtype.kind not in _NUMBERS for dtype in dtypes)
 
 
 def _fitting(model: Any, data: Any) -> Any:

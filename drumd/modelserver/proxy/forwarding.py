@@ -196,6 +196,8 @@ def limits(settings: ModelSettings) -> httpx.Limits:
 
 def to_backend(headers: Headers) -> Headers:
     """Return a request's headers as they go on, with this server in `Via` (RFC 9110, 7.6.3)."""
+    # Many backends take X_User for X-User, and Content_Length for what it seems to be.
+    headers = [(name, value) for name, value in headers if b"_" not in name]
     via = b", ".join([value for name, value in headers if name == b"via"] + [b"1.1 drumd"])
     return [*_without(headers, _NOT_TO_BACKEND), (b"via", via)]
 

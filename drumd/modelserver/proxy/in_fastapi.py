@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from drumd.config.modelserver.settings import Backend, ModelSettings
 from drumd.modelserver.proxy import forwarding
 from drumd.modelserver.proxy.refusals import ClientGone, Refusal, no_websockets
-from drumd.modelserver.serving.asgi import exchange_of
+from drumd.modelserver.serving.asgi import exchange_of, gone
 from drumd.modelserver.serving.calls import Exchange
 from drumd.modelserver.tracing import telemetry
 
@@ -103,16 +103,16 @@ class _Endpoint:
         body = _Body(receive, self._max_body)
         answer = _Answer(send)
         relay = asyncio.ensure_future(self._relay(scope, body, answer))
-        gone = asyncio.ensure_future(body.client_gone())
+        away = asyncio.ensure_future(body.client_gone())
         try:
-            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({relay, away}, return_when=asyncio.FIRST_COMPLETED)
             if answer.complete:  # a server calls its client gone then
                 await relay
         finally:
             # Closes the connection to the backend, which learns by that that nobody listens.
             relay.cancel()
-            gone.cancel()
-            await asyncio.wait({relay, gone})
+            away.cancel()
+            await asyncio.wait({relay, away})
         with contextlib.suppress(asyncio.CancelledError, ClientGone):
             relay.result()
 
@@ -178,8 +178,7 @@ class _Body(httpx.AsyncByteStream):
     async def client_gone(self) -> None:
         """Return once the client is gone; not before all of the body has been read."""
         await self._ended.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await gone(self._receive)
 
 
 class _Answer:

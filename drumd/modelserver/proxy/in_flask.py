@@ -140,14 +140,23 @@ class _Body(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         stream = get_input_stream(self._environ)
+        left = self._length()
         try:
             while chunk := stream.read(PIECE):
                 self._limit.count(chunk)
+                left -= len(chunk)
                 yield chunk
         except Refusal:
             raise
         except Exception as error:  # each server has exceptions of its own for that
             raise ClientGone from error
+        if left > 0:  # and Gunicorn has none
+            raise ClientGone
+
+    def _length(self) -> int:
+        """Return how many bytes there must be; 0 where that is not said."""
+        length: str = self._environ.get("CONTENT_LENGTH", "")
+        return int(length) if length and "HTTP_TRANSFER_ENCODING" not in self._environ else 0
 
 
 class _Relayed:

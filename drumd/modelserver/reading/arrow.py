@@ -10,6 +10,7 @@ import pyarrow.ipc
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.reading.arrow_sizes import decompressed_size
+from drumd.modelserver.reading.arrow_values import unfolded_size
 from drumd.modelserver.reading.bounds import bound_cells, bound_size, refuse_duplicates
 from drumd.modelserver.reading.mediatype import MediaType
 
@@ -30,6 +31,7 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
         names = [name for name in table.column_names if not _INDEX.fullmatch(name)]
         refuse_duplicates(table.column_names)
         bound_cells(table.num_rows, max(1, table.num_columns), len(payload.data))
+        bound_size(unfolded_size(table.columns), len(payload.data))
         frame: pd.DataFrame = table.select(names).to_pandas(ignore_metadata=True, use_threads=False)
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         told = str(error).partition("\n")[0] or type(error).__name__

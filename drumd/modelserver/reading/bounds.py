@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from drumd.modelserver.errors import RequestError
 
-_FREE_CELLS = 1_000_000
+FREE_CELLS = 1_000_000
+"""Cells that any table may have, however few its bytes are."""
 _CELLS_PER_BYTE = 64
 """Formats that pack (bits, runs, compression) are meant to; a bomb comes to far more than this."""
 _BYTES_PER_CELL = 8
@@ -14,7 +15,7 @@ _ROWS_PER_BYTE = 8
 
 def bound_cells(rows: int, columns: int, size: int) -> None:
     """Refuse a table that is out of all proportion to the `size` of its body, in bytes."""
-    if rows * columns > _FREE_CELLS + _CELLS_PER_BYTE * size:
+    if rows * columns > FREE_CELLS + _CELLS_PER_BYTE * size:
         raise RequestError(
             f"cannot read the data: {size} bytes would become {rows} rows of {columns} columns, "
             "nearly all of them empty; send each row with all of its columns"
@@ -23,7 +24,7 @@ def bound_cells(rows: int, columns: int, size: int) -> None:
 
 def bound_size(claimed: int, size: int) -> None:
     """Refuse compressed data, of `size` bytes, that claim to become far too many."""
-    if claimed > _FREE_CELLS * _BYTES_PER_CELL + _CELLS_PER_BYTE * size:
+    if claimed > FREE_CELLS * _BYTES_PER_CELL + _CELLS_PER_BYTE * size:
         raise RequestError(
             f"cannot read the data: {size} bytes would become {claimed}; send them uncompressed"
         )

@@ -9,11 +9,12 @@ import pandas as pd
 
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
-from drumd.modelserver.reading.bounds import bound_cells, refuse_duplicates
+from drumd.modelserver.reading.bounds import FREE_CELLS, bound_cells, refuse_duplicates
 from drumd.modelserver.reading.mediatype import MediaType, codec_of, decode
 
-_LINE_END = re.compile(r"[\r\n]")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_CELLS_PER_BYTE = 4
+"""From which on rows are looked at before they are read: texts of many lines have more than 1."""
 _PARSER = "Error tokenizing data. C error: "
 
 
@@ -25,10 +26,14 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
             f"cannot read the data as CSV: character {text.index(chr(0))} is NUL; "
             "send text, or the content type that the data have"
         )
-    _bound(text)
+    is_complete = _checked(text)
     frame = _parse(payload.data if codec_of(media_type.charset) == "utf-8" else text)
-    _check_header(frame, text)
-    if frame[frame.columns[-1]].hasnans:
+    if not len(frame):
+        raise RequestError(
+            "cannot read the data as CSV: there is a header but no row; "
+            "send the names of the columns in the first line, and a row in each of the next"
+        )
+    if not is_complete and frame[frame.columns[-1]].hasnans:
         _refuse_short_rows(text)
     return frame
 
@@ -47,33 +52,40 @@ def _parse(data: bytes | str) -> pd.DataFrame:
         raise RequestError(f"cannot read the data as CSV: {told}") from None
 
 
-def _bound(text: str) -> None:
-    """Refuse a long header over many short rows: pandas fills all that is missing."""
-    header = _LINE_END.search(text)
-    columns = text.count(",", 0, header.start() if header else len(text)) + 1
-    lines = max(text.count("\n"), text.count("\r")) + 1
-    bound_cells(lines, columns, len(text))
+def _checked(text: str) -> bool:
+    """Refuse what pandas takes minutes or gigabytes for; return whether all rows are complete.
 
-
-def _check_header(frame: pd.DataFrame, text: str) -> None:
+    It renames columns of one name, each by comparing it with all of them; takes what a row has too
+    much for names of the rows; and fills all that is missing in short ones.
+    """
     rows = _Rows(text)
     header, first = next(rows, []), next(rows, [])
-    if len(first) > len(header):  # pandas takes what is too much for names of the rows
+    if rows.is_lost and not header:
+        raise RequestError("cannot read the data as CSV: the name of a column is too long")
+    refuse_duplicates(name for name in header if name)
+    if len(first) > len(header):
         raise _unequal(rows, first, header)
-    if not len(frame):
+    lines = max(text.count("\n"), text.count("\r")) + 1
+    bound_cells(lines, len(header), len(text))
+    # Each field of a complete row takes a byte at least: its comma, or the end of the line.
+    if lines * len(header) <= max(_CELLS_PER_BYTE * len(text), FREE_CELLS):
+        return False
+    if not _refuse_short_rows(text):
         raise RequestError(
-            "cannot read the data as CSV: there is a header but no row; "
-            "send the names of the columns in the first line, and a row in each of the next"
+            "cannot read the data as CSV: it has so many short lines, and so long a field, that "
+            "its rows may not be complete; send fewer rows at once"
         )
-    refuse_duplicates(name for name in header if name)  # pandas renames the second `a` to `a.1`
+    return True
 
 
-def _refuse_short_rows(text: str) -> None:
+def _refuse_short_rows(text: str) -> bool:
+    """Return whether all rows could be looked at."""
     rows = _Rows(text)
     header = next(rows, [])
     for row in rows:
         if len(row) < len(header):
             raise _unequal(rows, row, header)
+    return not rows.is_lost
 
 
 def _unequal(rows: "_Rows", row: list[str], header: list[str]) -> RequestError:
@@ -89,6 +101,8 @@ class _Rows:
     def __init__(self, text: str) -> None:
         # Line by line: most of the time, only the first ones are looked at.
         self._reader: Any = csv.reader(line[0] for line in _LINE.finditer(text))
+        self.is_lost = False
+        """Whether a field was too long for the reader; pandas reads on."""
 
     def __iter__(self) -> Self:
         return self
@@ -98,8 +112,8 @@ class _Rows:
             for row in self._reader:
                 if row and not (len(row) == 1 and not row[0].strip()):
                     return list(row)
-        except csv.Error:  # a field too long for this module: pandas has read it
-            pass
+        except csv.Error:
+            self.is_lost = True
         raise StopIteration
 
     @property

@@ -17,6 +17,8 @@ from drumd.modelserver.serving.service import Service
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 _ID_HEADER = REQUEST_ID.encode()
+_LOOK_AGAIN = 1.0
+"""Seconds until a client is looked after again of which something else was said than its end."""
 
 
 def header_values(raw: RawHeaders) -> Mapping[str, str]:
@@ -44,9 +46,19 @@ async def read(receive: Receive, headers: Mapping[str, str], limit: int) -> byte
 
 
 async def gone(receive: Receive) -> None:
-    """Return once the client has gone away; only after the body was read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Return once the client has gone away; only after the body was read.
+
+    An extension's middleware that has read the body may hand it on again and again, at once, or
+    raise when it is asked for more: then there is nothing to be learned.
+    """
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+    except Exception:  # noqa: BLE001 - whatever a middleware raises
+        await asyncio.get_running_loop().create_future()
 
 
 class StreamedAnswer(Response):

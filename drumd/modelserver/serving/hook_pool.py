@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -53,12 +54,19 @@ class HookPool:
         """Return whether the next call would run at once."""
         return self._busy < self.threads
 
-    async def run(self, function: Callable[..., T], *args: Any, admitted: bool = False) -> T:
+    async def run(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        admitted: bool = False,
+        unwanted: Callable[[T], None] | None = None,
+    ) -> T:
         """Return what `function(*args)` returns, or raise what it raises.
 
         A call that is cancelled while it waits gives its place up; one that runs goes on, and its
-        thread is busy until it ends. `admitted`: it belongs to an answer that has begun, and waits
-        however many do. Raises `PoolFullError`.
+        thread is busy until it ends. What it returns then, a thread gives to `unwanted`, which must
+        not raise. `admitted`: it belongs to an answer that has begun, and waits however many do.
+        Raises `PoolFullError`.
         """
         await self._enter(admitted=admitted)
         self._watch()
@@ -72,8 +80,9 @@ class HookPool:
         def ended(result: Any, error: BaseException | None) -> None:
             self._leave()
             if outcome.cancelled():
-                return
-            if error is None:
+                if error is None and unwanted is not None:
+                    self.detach(functools.partial(unwanted, result))
+            elif error is None:
                 outcome.set_result(result)
             else:
                 outcome.set_exception(error)

@@ -18,6 +18,8 @@ _LONGEST_BOUNDARY = 200
 """RFC 2046 says 70."""
 _PARTS = 100
 """Fields that a form may have: each one costs far more memory than its bytes."""
+_HEADER_BYTES = 8 * 1024
+"""Bytes that a field's headers may have; older parsers take any number, and square their time."""
 _SHOWN = 10
 _BY_SUFFIX = {
     ".csv": reading.CSV,
@@ -111,6 +113,7 @@ class _Collector:
         self._field = b""
         self._value = b""
         self._count = 0
+        self._header_bytes = 0
 
     def callbacks(self) -> dict[str, Any]:
         """Return what the parser is to call."""
@@ -130,12 +133,23 @@ class _Collector:
         if self._count > _PARTS:
             raise RequestError(f"cannot read the form: it has more than {_PARTS} fields")
         self._part = _Part()
+        self._header_bytes = 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._field += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._value += data[start:end]
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _HEADER_BYTES:
+            raise RequestError(
+                f"cannot read the form: the headers of a field are larger than {_HEADER_BYTES} "
+                "bytes"
+            )
 
     def _header_end(self) -> None:
         self._part.headers[self._field.decode("latin-1").lower()] = self._value.decode("latin-1")
