@@ -17,6 +17,14 @@ def quoted(names: Sequence[Any]) -> str:
     return some_of([repr(str(name)) for name in names])
 
 
+def other_separator(columns: Sequence[Any]) -> str:
+    """Return what to add to a message where one column seems to be several; mostly nothing."""
+    name = str(columns[0]) if len(columns) == 1 else ""
+    if not any(separator in name for separator in ";\t"):
+        return ""
+    return f"; there is one column, {short(name)}: separate the fields with commas"
+
+
 def kind_of(value: Any) -> str:
     """Return the name of a value's type with its article."""
     name = type(value).__name__

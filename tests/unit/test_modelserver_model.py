@@ -199,6 +199,25 @@ def test_a_number_that_an_onnx_model_cannot_hold_is_refused() -> None:
             _array(pd.DataFrame({"a": [number]}), node)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("build", [models.regression, models.onnx_regression])
+def test_another_separator_is_told(
+    tmp_path: Path, build: Callable[[Path], Built], separator: str
+) -> None:
+    """A table that became one column gets the advice with it; one other column does not."""
+    built = build(tmp_path)
+    model = load(built)
+    data = built.frame.to_csv(index=False, sep=separator).encode()
+    name = repr(separator.join(built.frame.columns))
+    with pytest.raises(RequestError) as caught:
+        model.predict(Payload(data))
+    assert f"; there is one column, {name[:20]}" in str(caught.value)
+    assert str(caught.value).endswith(": separate the fields with commas")
+    with pytest.raises(RequestError) as caught:
+        model.predict(csv_of(built.frame[["bmi"]]))
+    assert "separate" not in str(caught.value)
+
+
 def test_the_order_of_columns_is_the_models(tmp_path: Path) -> None:
     """Columns in another order, and further ones, do not change the answer."""
     built = models.regression(tmp_path)
@@ -216,6 +235,8 @@ def test_a_model_trained_without_names_takes_any(tmp_path: Path) -> None:
     assert model.predict(Payload(b"p,q\n1,0\n0,1\n")).values == pytest.approx([1.0, 2.0])
     with pytest.raises(RequestError, match="they have 1 columns, the model was trained with 2"):
         model.predict(Payload(b"p\n1\n"))
+    with pytest.raises(RequestError, match="with 2; there is one column, 'p;q': separate the"):
+        model.predict(Payload(b"p;q\n1;2\n"))
 
 
 @pytest.mark.parametrize("kind", ["one versus rest", "never wide"])

@@ -97,6 +97,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
         (b"a,b\n1,2\n3\n", "the row that ends in line 3 has 1 fields, the header 2"),
         (b'a,b\n"x\ny",2\n\n3\n', "the row that ends in line 5 has 1 fields, the header 2"),
         (b"a,b\n0,1,2\n1,3,4\n", "the row that ends in line 2 has 3 fields, the header 2"),
+        (b"a;b\n1,5;2\n", "the header 1; there is one column, 'a;b': separate the fields with"),
         (b"a,b\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
         (b'a,b\n1,"2\n', "EOF inside string"),
         (b"a,b\n1,\x00\n", "character 6 is NUL"),

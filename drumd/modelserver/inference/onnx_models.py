@@ -1,5 +1,6 @@
 """Predicting with onnxruntime: columns into inputs, outputs into predictions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import LoadError, RequestError
 from drumd.modelserver.inference.labels import matched
 from drumd.modelserver.inference.onnx_classes import class_labels
-from drumd.modelserver.shown import some_of
+from drumd.modelserver.shown import other_separator, some_of
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -77,7 +78,7 @@ class OnnxPredictor:
 
     def _feed(self, data: Any) -> dict[str, Any]:
         if hasattr(data, "toarray"):
-            self._check_width(data.shape[1])  # before it is made dense
+            self._check_width(range(data.shape[1]))  # before it is made dense
             data = data.toarray()
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
         names = [each.name for each in self._inputs]
@@ -91,17 +92,17 @@ class OnnxPredictor:
             missing = [name for name in names if name not in frame.columns]
             raise RequestError(
                 f"cannot predict from these data: {len(missing)} of the model's {len(names)} "
-                f"columns are missing: {some_of(missing)}"
+                f"columns are missing: {some_of(missing)}{other_separator(list(frame.columns))}"
             )
-        self._check_width(len(frame.columns))
+        self._check_width(list(frame.columns))
         return {names[0]: _array(frame, self._inputs[0])}
 
-    def _check_width(self, columns: int) -> None:
+    def _check_width(self, columns: Sequence[Any]) -> None:
         width = _width(self._inputs[0]) if len(self._inputs) == 1 else len(self._inputs)
-        if width is not None and columns != width:
+        if width is not None and len(columns) != width:
             raise RequestError(
-                f"cannot predict from these data: they have {columns} columns, "
-                f"the model takes {width}"
+                f"cannot predict from these data: they have {len(columns)} columns, "
+                f"the model takes {width}{other_separator(columns)}"
             )
 
 

@@ -11,7 +11,7 @@ from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import LoadError, RequestError
 from drumd.modelserver.inference.artifacts import Kind
 from drumd.modelserver.inference.labels import matched
-from drumd.modelserver.shown import some_of
+from drumd.modelserver.shown import other_separator, some_of
 
 _TABLE = 2
 """Dimensions of what has rows and columns."""
@@ -149,9 +149,10 @@ def _fitting(model: Any, data: Any) -> Any:
     if count is None or len(getattr(data, "shape", ())) != _TABLE:
         return data
     if data.shape[1] != count:
+        columns = list(data.columns) if isinstance(data, pd.DataFrame) else []
         raise RequestError(
             f"cannot predict from these data: they have {data.shape[1]} columns, "
-            f"the model was trained with {count}"
+            f"the model was trained with {count}{other_separator(columns)}"
         )
     return _unnamed(data) if isinstance(data, pd.DataFrame) else data
 
@@ -176,6 +177,6 @@ def with_columns(data: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     if missing:
         raise RequestError(
             f"cannot predict from these data: {len(missing)} of the model's {len(names)} columns "
-            f"are missing: {some_of(missing)}"
+            f"are missing: {some_of(missing)}{other_separator(list(data.columns))}"
         )
     return data[names]

@@ -11,6 +11,7 @@ from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.reading.bounds import FREE_CELLS, bound_cells, refuse_duplicates
 from drumd.modelserver.reading.mediatype import MediaType, codec_of, decode
+from drumd.modelserver.shown import other_separator
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _CELLS_PER_BYTE = 4
@@ -91,7 +92,7 @@ def _refuse_short_rows(text: str) -> bool:
 def _unequal(rows: "_Rows", row: list[str], header: list[str]) -> RequestError:
     return RequestError(
         f"cannot read the data as CSV: the row that ends in line {rows.line} has {len(row)} "
-        f"fields, the header {len(header)}"
+        f"fields, the header {len(header)}{other_separator(header)}"
     )
 
 
