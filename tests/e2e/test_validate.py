@@ -160,6 +160,19 @@ def test_misspelt_parameters_are_warned_of(tmp_path: Path) -> None:
     assert told[1].endswith("did you mean THRESHOLD?")
 
 
+def test_a_missing_parameter_may_be_misspelt(tmp_path: Path) -> None:
+    """Where a parameter must have a value, the variable that nearly says it is told, too."""
+    metadata = (
+        f"{REGRESSION}runtimeParameterDefinitions:\n"
+        "- {fieldName: THRESHOLD, type: numeric, allowEmpty: false}\n"
+    )
+    model = write_model(tmp_path / "m", SCORE, metadata)
+    code, steps = validated(model, MLOPS_RUNTIME_PARAM_THRESHHOLD="1")
+    assert code == 78
+    assert "must have a value" in steps["settings"]["text"]
+    assert steps["parameters"]["advice"][0].endswith("did you mean THRESHOLD?")
+
+
 # --- extensions -----------------------------------------------------------------------------------
 
 SCORE = "def score(data, model, **kwargs):\n    return data['a']\n"

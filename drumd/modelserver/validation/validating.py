@@ -51,6 +51,9 @@ class Validation:
             self.exit = BatchExit.CONFIG
             for problem in self._problems:
                 yield failed("settings", str(problem))
+            step = self._parameters_step()
+            if step.state is State.WARNING:  # one that is missing may be there, but misspelt
+                yield step
             return
         yield ok("settings", _told(self._settings))
         yield self._parameters_step()
