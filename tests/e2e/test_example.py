@@ -85,3 +85,11 @@ def test_example_config_is_valid() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "app_flask:app" in done.stdout
+
+
+def test_readme_asks_the_model_server_as_its_document() -> None:
+    """The project's README asks for the flower of docs/model-server.md, and shows its answer."""
+    readme = (CHECKOUT / "README.md").read_text().splitlines()
+    document = (CHECKOUT / "docs/model-server.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(document) if line.startswith("$ printf "))
+    assert "\n".join(document[start : start + 3]) in "\n".join(readme)
