@@ -22,7 +22,7 @@ from drumd.modelserver.serving.calls import Answer, Call, error_answer
 from drumd.modelserver.serving.extension import extend
 from drumd.modelserver.serving.hook_pool import HookPool, PoolFullError
 from drumd.modelserver.serving.openapi import operation
-from drumd.modelserver.serving.routes import ROUTES, Route
+from drumd.modelserver.serving.routes import ROUTES, Route, names_below
 from drumd.modelserver.serving.service import Service
 from drumd.modelserver.tracing import telemetry
 
@@ -38,8 +38,8 @@ def make_app() -> FastAPI:
 
 def app_of(model: Model) -> FastAPI:
     """Return the app that serves a model; raise `LoadError` when its extension cannot be used."""
-    service = Service(model)
     settings = model.settings
+    service = Service(model, names_below(settings.url_prefix))
     pool = HookPool(
         settings.threads,
         settings.queue,
@@ -118,7 +118,7 @@ def _endpoint(
             request_id=request_id,
         )
         if not route.hooks:
-            return asgi.response(service.answer(route, call))
+            return asgi.response(service.answer(route.handle, call))
         try:
             answer = await _unless_gone(pool, receive, service, route, call)
         except PoolFullError as full:
@@ -141,8 +141,8 @@ async def _unless_gone(
     """
     if pool.free:
         # Once the model's code runs nothing can end it, so nobody needs to look.
-        return await pool.run(service.answer, route, call, unwanted=_end)
-    answering = asyncio.ensure_future(pool.run(service.answer, route, call, unwanted=_end))
+        return await pool.run(service.answer, route.handle, call, unwanted=_end)
+    answering = asyncio.ensure_future(pool.run(service.answer, route.handle, call, unwanted=_end))
     away = asyncio.ensure_future(asgi.gone(receive))
     try:
         await asyncio.wait({answering, away}, return_when=asyncio.FIRST_COMPLETED)

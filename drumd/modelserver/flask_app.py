@@ -11,7 +11,7 @@ from drumd.config.modelserver.reading import read_settings
 from drumd.modelserver.inference.model import Model
 from drumd.modelserver.serving.calls import EXCHANGE, Answer, Call, Exchange, error_answer
 from drumd.modelserver.serving.extension import extend
-from drumd.modelserver.serving.routes import ROUTES, Route
+from drumd.modelserver.serving.routes import ROUTES, Route, names_below
 from drumd.modelserver.serving.service import Service
 from drumd.modelserver.serving.wsgi import Exchanges, header_values, read
 from drumd.modelserver.tracing import telemetry
@@ -26,8 +26,8 @@ def make_app() -> Flask:
 
 def app_of(model: Model) -> Flask:
     """Return the app that serves a model; raise `LoadError` when its extension cannot be used."""
-    service = Service(model)
     settings = model.settings
+    service = Service(model, names_below(settings.url_prefix))
     # Templates of an extension are looked for beside it. Nothing is served as a file by itself.
     app = Flask("model", root_path=str(settings.code_dir), static_folder=None)
     # Else /predict// would be a redirect. (Werkzeug 3.0 takes this when the map is made alone.)
@@ -71,7 +71,7 @@ def _view(service: Service, route: Route) -> Callable[[], Response]:
             )
         except Exception as error:  # noqa: BLE001 - what it means is decided in one place
             return _response(service.failure(error, request_id))
-        return _response(service.answer(route, call))
+        return _response(service.answer(route.handle, call))
 
     return view
 

@@ -14,7 +14,7 @@ from drumd.modelserver import jsonbytes
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.inference.model import Model
 from drumd.modelserver.serving.calls import Answer, Call, request_id
-from drumd.modelserver.serving.routes import ROUTES, routes_by_path
+from drumd.modelserver.serving.routes import ROUTES, names_below, routes_by_path
 from drumd.modelserver.serving.service import Service
 from tests import models
 from tests.models import Built
@@ -34,7 +34,7 @@ ABC = """
 
 
 def service_of(built: Built) -> Service:
-    return Service(Model.load(built.settings))
+    return Service(Model.load(built.settings), names_below(""))
 
 
 def ask(service: Service, path: str, body: bytes = b"", **headers: str) -> Answer:
@@ -47,7 +47,7 @@ def ask(service: Service, path: str, body: bytes = b"", **headers: str) -> Answe
         body=body,
         request_id="abc",
     )
-    return service.answer(route, call)
+    return service.answer(route.handle, call)
 
 
 def told(answer: Answer) -> Any:

@@ -21,7 +21,7 @@ from drumd.modelserver.proxy.refusals import (
     too_large,
 )
 from drumd.modelserver.serving.calls import REQUEST_ID
-from drumd.modelserver.serving.routes import PROXIED
+from drumd.modelserver.serving.paths import PROXIED
 
 log = logging.getLogger("drumd.modelserver")
 

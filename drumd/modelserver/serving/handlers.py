@@ -11,6 +11,7 @@ from drumd.config.modelserver.target import TargetType
 from drumd.modelserver import jsonbytes, reading
 from drumd.modelserver.errors import HookError, RequestError
 from drumd.modelserver.payload import Payload
+from drumd.modelserver.serving import paths
 from drumd.modelserver.serving.calls import Answer, json_answer
 from drumd.modelserver.serving.events import CONTENT_TYPE, EventStream
 from drumd.modelserver.serving.multipart import MEDIA_TYPE, bytes_of, is_form, payload_of
@@ -28,9 +29,6 @@ FORMATS = {
     "form": [MEDIA_TYPE],
 }
 """Media types of data, by what they are called."""
-_CHAT = ("/chat/completions", "/v1/chat/completions", "/models", "/v1/models")
-_PREDICT = ("/predict", "/predictions", "/invocations")
-_UNSTRUCTURED = ("/predictUnstructured", "/predictionsUnstructured")
 
 
 def ping(_service: Service, _call: Call) -> Answer:
@@ -76,26 +74,26 @@ def stats(service: Service, _call: Call) -> Answer:
 def capabilities(service: Service, _call: Call) -> Answer:
     """Tell what can be sent to which endpoint."""
     kind, hooks = service.model.target.type, service.model.hooks
-    paths: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
     formats: dict[str, list[str]] = {}
     if kind is TargetType.UNSTRUCTURED:
-        paths, formats = _UNSTRUCTURED, {"any": ["*/*"]}
+        endpoints, formats = paths.UNSTRUCTURED, {"any": ["*/*"]}
     else:
         if kind is TargetType.TRANSFORM:
-            paths = ("/transform",)
+            endpoints = paths.TRANSFORM
         elif kind is not TargetType.TEXT_GENERATION or "score" in hooks:
-            paths = _PREDICT
-        if paths:
+            endpoints = paths.PREDICT
+        if endpoints:
             formats = dict(FORMATS)
             if "read_input_data" in hooks:
                 formats["any"] = ["*/*"]
     if "chat" in hooks:
-        paths += _CHAT
+        endpoints += paths.CHAT + paths.MODELS
     prefix = service.settings.url_prefix
     return json_answer(
         {
             "targetType": str(kind),
-            "endpoints": [prefix + path for path in paths],
+            "endpoints": [prefix + path for path in endpoints],
             "supportedPayloadFormats": formats,
             "streaming": "chat" in hooks,
             "maxBodyBytes": service.settings.max_body,

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drumd.modelserver.serving import handlers
+from drumd.modelserver.serving import handlers, paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from drumd.modelserver.serving.calls import Answer, Call
-    from drumd.modelserver.serving.service import Service
+    from drumd.modelserver.serving.service import Handler
 
 NOWHERE = "none"
 """The route of a path that leads nowhere, or to what an extension added."""
-
-PROXIED = {"directAccess": "direct_access", "nim": "nim"}
-"""Routes whose paths go on to a backend, by the first part of these paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Route:
 
     name: str
     paths: tuple[str, ...]
-    handle: Callable[[Service, Call], Answer]
+    handle: Handler
     method: str = "GET"
     """A route for GET answers HEAD as well."""
     hooks: bool = False
@@ -53,32 +49,34 @@ ROUTES = (
     Route("info", ("/info",), handlers.info),
     Route("stats", ("/stats",), handlers.stats),
     Route("capabilities", ("/capabilities",), handlers.capabilities),
-    Route(
-        "predict",
-        ("/predict", "/predictions", "/invocations"),
-        handlers.predict,
-        method="POST",
-        hooks=True,
-    ),
-    Route("transform", ("/transform",), handlers.transform, method="POST", hooks=True),
+    Route("predict", paths.PREDICT, handlers.predict, method="POST", hooks=True),
+    Route("transform", paths.TRANSFORM, handlers.transform, method="POST", hooks=True),
     Route(
         "predict_unstructured",
-        ("/predictUnstructured", "/predictionsUnstructured"),
+        paths.UNSTRUCTURED,
         handlers.predict_unstructured,
         method="POST",
         hooks=True,
     ),
-    Route(
-        "chat",
-        ("/chat/completions", "/v1/chat/completions"),
-        handlers.chat,
-        method="POST",
-        hooks=True,
-    ),
-    Route("models", ("/models", "/v1/models"), handlers.models, hooks=True),
+    Route("chat", paths.CHAT, handlers.chat, method="POST", hooks=True),
+    Route("models", paths.MODELS, handlers.models, hooks=True),
 )
 
 
 def routes_by_path(prefix: str) -> dict[str, Route]:
     """Return each route by each of its paths."""
     return {url: route for route in ROUTES for url in route.urls(prefix)}
+
+
+def names_below(prefix: str) -> Callable[[str], str]:
+    """Return what tells the name of the route that a path leads to, or `NOWHERE`."""
+    names = {path: route.name for path, route in routes_by_path(prefix).items()}
+
+    def name_of(path: str) -> str:
+        name = names.get(path)
+        if name is None:
+            first = path.removeprefix(prefix).split("/", 2)[1:2]
+            name = paths.PROXIED.get(first[0], NOWHERE) if first else NOWHERE
+        return name
+
+    return name_of

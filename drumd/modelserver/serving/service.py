@@ -6,16 +6,19 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from drumd.modelserver.serving import metrics
+from drumd.modelserver.serving import metrics, paths
 from drumd.modelserver.serving.calls import Exchange, error_answer, request_id
 from drumd.modelserver.serving.failures import explain
-from drumd.modelserver.serving.routes import NOWHERE, PROXIED, routes_by_path
 from drumd.modelserver.serving.statistics import Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from drumd.modelserver.inference.model import Model
     from drumd.modelserver.serving.calls import Answer, Call
-    from drumd.modelserver.serving.routes import Route
+
+    Handler = Callable[["Service", Call], Answer]
+    """What answers the calls of a route; it may raise what `explain` knows."""
 
 _SHOWN = 200
 """Characters of a path that a message repeats."""
@@ -24,19 +27,18 @@ _SHOWN = 200
 class Service:
     """A loaded model, and what is counted of its requests. Used by several threads at once."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, name_of: Callable[[str], str]) -> None:
+        """Begin to count for a model; `name_of` tells the name of a path's route."""
         self.model = model
         self.settings = model.settings
         self.statistics = Statistics()
+        self._name_of = name_of
         model.on_hook = metrics.hook_took
         metrics.loaded(model.load_seconds)
-        self._routes = {
-            path: route.name for path, route in routes_by_path(self.settings.url_prefix).items()
-        }
 
     def began(self, method: str, path: str, given_id: str | None) -> Exchange:
         """Note a request that begins; `ended` must follow."""
-        exchange = Exchange(method, self._route_of(path), request_id(given_id))
+        exchange = Exchange(method, self._name_of(path), request_id(given_id))
         metrics.began(exchange.route)
         return exchange
 
@@ -46,17 +48,10 @@ class Service:
         metrics.ended(exchange.route, exchange.method, status, seconds)
         self.statistics.finished(exchange.route, status, seconds)
 
-    def _route_of(self, path: str) -> str:
-        route = self._routes.get(path)
-        if route is None:
-            first = path.removeprefix(self.settings.url_prefix).split("/", 2)[1:2]
-            route = PROXIED.get(first[0], NOWHERE) if first else NOWHERE
-        return route
-
-    def answer(self, route: Route, call: Call) -> Answer:
+    def answer(self, handle: Handler, call: Call) -> Answer:
         """Return the answer to a call; never raises."""
         try:
-            return route.handle(self, call)
+            return handle(self, call)
         except Exception as error:  # noqa: BLE001 - what it means is decided in one place
             return self.failure(error, call.request_id)
 
@@ -71,7 +66,7 @@ class Service:
 
     def not_found(self, path: str) -> Answer:
         """Return the answer for a path that leads nowhere."""
-        if self.settings.backend is None and self._route_of(path) in PROXIED.values():
+        if self.settings.backend is None and self._name_of(path) in paths.PROXIED.values():
             return error_answer(
                 "there is no backend to pass this on to; set OPENAI_HOST and OPENAI_PORT to the "
                 "host and the port of one",
