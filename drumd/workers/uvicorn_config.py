@@ -1,5 +1,6 @@
 """uvicorn's Config for a worker: the pool's options, with ours where there are none."""
 
+import importlib.util
 from typing import Any
 
 from uvicorn.config import LOGGING_CONFIG, Config
@@ -9,7 +10,7 @@ from drumd.workers.loader import is_double_callable
 from drumd.workers.log_pipe import PipeHandler
 from drumd.workers.runtime import AppError, Place
 from drumd.workers.uvicorn_forwarded import ForwardedHeaders
-from drumd.workers.uvicorn_protocols import Instruments, WatchedProtocol, watched_protocol
+from drumd.workers.uvicorn_protocols import Instruments, WatchedProtocol
 
 STDERR = 2
 
@@ -31,7 +32,7 @@ class WorkerConfig(Config):
             # The loader has called it already.
             "factory": False,
         }
-        options["http"] = watched_protocol(options.get("http", "auto"), instruments)
+        options["http"] = _watched_protocol(options.get("http", "auto"), instruments)
         super().__init__(spec.app, **options)
 
     @property
@@ -73,3 +74,21 @@ def log_config(instruments: Instruments) -> dict[str, Any]:
         "formatters": {name: {**each} for name, each in LOGGING_CONFIG["formatters"].items()},
         "handlers": {name: {**handler, "formatter": name} for name in ("default", "access")},
     }
+
+
+def _watched_protocol(http: Any, instruments: Instruments) -> Any:
+    """Return the value for uvicorn's option `http`: one of its own protocols, with instruments.
+
+    What is neither `auto`, `httptools` nor `h11` is returned as it is: it serves, unmetered.
+    """
+    if http == "auto":
+        http = "httptools" if importlib.util.find_spec("httptools") else "h11"
+    base: type
+    # Each parser is imported only where it is used.
+    if http == "httptools":
+        from drumd.workers.uvicorn_httptools import WatchedHttpTools as base  # noqa: PLC0415, N813
+    elif http == "h11":
+        from drumd.workers.uvicorn_h11 import WatchedH11 as base  # noqa: PLC0415, N813
+    else:
+        return http
+    return type(base.__name__, (base,), {"instruments": instruments})

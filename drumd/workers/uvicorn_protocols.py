@@ -7,11 +7,10 @@ protocol makes one `cycle` for each request, once its headers are complete; it c
 `on_response` that it calls when its answer is complete; a `flow` pauses and resumes reading.
 """
 
-import importlib.util
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drumd.wire.handover import Note
 from drumd.workers.meter import Meter
@@ -19,7 +18,16 @@ from drumd.workers.meter import Meter
 if TYPE_CHECKING:
     import asyncio
 
-    from drumd.workers.uvicorn_drain import Departure
+
+class Destination(Protocol):
+    """Where connections go once their worker drains: to its heirs, or to their end."""
+
+    @property
+    def handing(self) -> bool:
+        """Return whether there are heirs."""
+
+    def on_rest(self, connection: "WatchedProtocol") -> None:
+        """Take note that a connection has no answer outstanding any more."""
 
 
 class Instruments:
@@ -29,7 +37,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self.departure: Departure | None = None
+        self.departure: Destination | None = None
         """Set once the worker drains."""
 
 
@@ -138,7 +146,7 @@ class WatchedProtocol:
 
     # --- draining ---------------------------------------------------------------------------------
 
-    def drain(self, departure: "Departure") -> None:
+    def drain(self, departure: Destination) -> None:
         """Let the newest request in flight be the connection's last one in this worker.
 
         To be called again when heirs have come or gone.
@@ -148,7 +156,7 @@ class WatchedProtocol:
         elif not self.transport.is_closing():
             self.flow.resume_reading()  # it may have waited for an heir
 
-    def end_with(self, cycle: Any, departure: "Departure") -> None:
+    def end_with(self, cycle: Any, departure: Destination) -> None:
         """Hand the connection over after `cycle`'s answer, or close it where there is no heir."""
         if departure.handing:
             cycle.on_response = self._on_response_in_departure
@@ -163,21 +171,3 @@ class WatchedProtocol:
     def close_after(self, cycle: Any) -> None:
         """Close the connection after `cycle`'s answer, which says so if it has not begun yet."""
         cycle.keep_alive = False
-
-
-def watched_protocol(http: Any, instruments: Instruments) -> Any:
-    """Return the value for uvicorn's option `http`: one of its own protocols, with instruments.
-
-    What is neither `auto`, `httptools` nor `h11` is returned as it is: it serves, unmetered.
-    """
-    if http == "auto":
-        http = "httptools" if importlib.util.find_spec("httptools") else "h11"
-    base: type
-    # Each parser is imported only where it is used.
-    if http == "httptools":
-        from drumd.workers.uvicorn_httptools import WatchedHttpTools as base  # noqa: PLC0415, N813
-    elif http == "h11":
-        from drumd.workers.uvicorn_h11 import WatchedH11 as base  # noqa: PLC0415, N813
-    else:
-        return http
-    return type(base.__name__, (base,), {"instruments": instruments})

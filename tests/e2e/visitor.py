@@ -6,19 +6,9 @@ import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from tests.keptalive import Answer, Connection
 from tests.waiting import CAP
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer; `closes`: the server ends the connection with it."""
-
-    status: int
-    body: str
-    closes: bool
 
 
 @dataclass(frozen=True)
@@ -45,45 +35,12 @@ class Address:
             return False
 
 
-class Visitor:
+class Visitor(Connection):
     """One connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.sock = connection
-        self.port: int = connection.getsockname()[1]
-
-    def send(self, path: str = "/", *, close: bool = False) -> None:
-        """Send a request."""
-        extra = "Connection: close\r\n" if close else ""
-        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode())
-
-    def answer(self) -> Answer:
-        """Read one answer to its end."""
-        response = http.client.HTTPResponse(self.sock)
-        response.begin()
-        return Answer(response.status, response.read().decode(), response.will_close)
-
-    def get(self, path: str = "/", *, close: bool = False) -> Answer:
-        """Send a request and read its answer."""
-        self.send(path, close=close)
-        return self.answer()
-
-    def ended(self) -> bool:
-        """Wait until the server ends the connection; say whether it sent nothing before."""
-        with contextlib.suppress(ConnectionError):
-            return self.sock.recv(1) == b""
-        return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.sock.close()
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected)
+        self.port: int = connected.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def test_takes_no_more_connections_than_it_may(host: WorkerHost) -> None:
         late.send("/", close=True)
         assert kept[0].get().status == 200  # a turn of the only thread
         assert queued(listener) == 1
-        silent.close()
+        silent.sock.close()
         assert late.answer().status == 200
 
 

@@ -1,9 +1,7 @@
 """Clients of workers under test."""
 
-import contextlib
 import http.client
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -14,61 +12,15 @@ from types import TracebackType
 from typing import Self
 
 from tests.integration.worker_host import Listener
+from tests.keptalive import Answer, Connection
 from tests.waiting import CAP, wait_until
 
 
-@dataclass
-class Answer:
-    """A complete HTTP answer."""
-
-    status: int
-    body: str
-    closes: bool
-
-
-class Client:
+class Client(Connection):
     """One keep-alive connection."""
 
     def __init__(self, listener: Listener) -> None:
-        self.sock = listener.connect()
-
-    def send(self, path: str, *, close: bool = False) -> None:
-        """Send a GET request."""
-        extra = "Connection: close\r\n" if close else ""
-        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode())
-
-    def answer(self) -> Answer:
-        """Read one answer."""
-        response = http.client.HTTPResponse(self.sock)
-        response.begin()
-        return Answer(response.status, response.read().decode(), response.will_close)
-
-    def get(self, path: str = "/", *, close: bool = False) -> Answer:
-        """Send a GET request and read its answer."""
-        self.send(path, close=close)
-        return self.answer()
-
-    def ended(self) -> bool:
-        """Wait until the server closes the connection; return whether it said nothing before."""
-        # Over TLS OpenSSL may send an alert first; no answer comes either way.
-        with contextlib.suppress(ConnectionResetError, ssl.SSLError):
-            return self.sock.recv(1) == b""
-        return True
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.close()
+        super().__init__(listener.connect())
 
 
 def get(listener: Listener, path: str = "/") -> Answer:
