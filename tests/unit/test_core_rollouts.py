@@ -354,6 +354,37 @@ def test_release_whose_workers_are_killed_again_and_again_is_aborted(*, down: bo
     assert "its workers were killed 3 times" in world.finished[number].reason
 
 
+def test_kills_that_go_on_abort_a_proven_rollout_too() -> None:
+    """Slots that take turns to try a release whose further workers are all killed do not get on."""
+    world = World(size=4, policy=Policy(intensity=2)).begin()
+    number = world.reload()
+    world.ready(5)
+    kills = 0
+    while number not in world.finished and kills < 10:
+        while not world.workers(WorkerState.STARTING):
+            world.to_deadline()
+        world.exit(world.workers(WorkerState.STARTING)[0].attempt, "killed", foreign=True)
+        kills += 1
+    assert kills == 3
+    assert "its workers were killed 3 times" in world.finished[number].reason
+
+
+def test_kills_between_which_a_rollout_gets_on_are_counted_anew() -> None:
+    """Each slot that serves the release, and goes on to, shows that kills do not stop it."""
+    world = World(size=4, policy=Policy(intensity=1)).begin()
+    number = world.reload()
+    for _ in range(4):
+        for good in (False, True):
+            while not (starting := world.workers(WorkerState.STARTING)):
+                world.to_deadline()
+            if good:
+                world.ready(starting[0].attempt)
+            else:
+                world.exit(starting[0].attempt, "killed", foreign=True)
+    settle(world)
+    assert state(world, number) is OperationState.DONE
+
+
 def test_release_that_kills_itself_when_it_is_ready_is_aborted() -> None:
     """New workers that get SIGTERM from themselves as soon as they serve do not count as good."""
     world = World(size=2, policy=Policy(intensity=2)).begin()

@@ -178,6 +178,8 @@ class Rollout:
     """A worker of it has been ready."""
     killed: int = 0
     """Its workers that somebody killed before they were of use, since it last got on."""
+    reached: int = 0
+    """The most slots that have served it at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

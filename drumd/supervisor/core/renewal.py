@@ -42,9 +42,9 @@ def renew(draft: Draft) -> None:
     if settled_at is not None and settled_at > draft.now:
         draft.change(renewal_at=settled_at)
         return
+    rollouts.get_on(draft)
     for slot in wanted_slots(draft.pool):
-        if _renew(draft, slot.number):
-            rollouts.get_on(draft)
+        _renew(draft, slot.number)
 
 
 def _is_unproven(pool: Pool) -> bool:

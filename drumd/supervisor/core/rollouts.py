@@ -143,10 +143,19 @@ def judge(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: 
 
 
 def get_on(draft: Draft) -> None:
-    """Take note that one more worker is being replaced: kills until now did not stop it."""
-    rollout = draft.pool.rollout
-    if rollout is not None and rollout.killed:
-        draft.change(rollout=replace(rollout, killed=0))
+    """Take note of how far it got: when more slots serve it than ever, kills did not stop it.
+
+    To be called while none of its workers has just become ready. That another start is due says
+    nothing: where all are killed, slots take turns to try.
+    """
+    pool = draft.pool
+    rollout = pool.rollout
+    if rollout is None:
+        return
+    workers = [incumbent(pool, slot) for slot in wanted_slots(pool) if serves(pool, slot)]
+    serving = sum(w is not None and w.generation == rollout.generation for w in workers)
+    if serving > rollout.reached:
+        draft.change(rollout=replace(rollout, reached=serving, killed=0))
 
 
 def abort(draft: Draft, why: str) -> None:
