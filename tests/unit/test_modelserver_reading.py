@@ -1,7 +1,9 @@
 import contextlib
 import io
+import json
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,35 @@ def test_unreadable_json_says_what_is_expected(data: bytes, told: str) -> None:
     """Only a list of objects, in strict JSON, is a table."""
     error = refused(Payload(data, JSON))
     assert told in str(error)
+    assert error.status == 422
+
+
+def sparse_records(columns: int, rows: int, given: int) -> Payload:
+    """Return records of which each has a few of the columns, and all of them each column."""
+    names = [f"word_{number}" for number in range(columns)]
+    return json_payload(
+        {names[(row * given + each) % columns]: 1 for each in range(given)} for row in range(rows)
+    )
+
+
+def json_payload(records: Iterable[object]) -> Payload:
+    return Payload(json.dumps(list(records), separators=(",", ":")).encode(), JSON)
+
+
+def test_sparse_records_are_read() -> None:
+    """Each may have one column in fifty; in a small table, less than that."""
+    assert reading.read(sparse_records(1000, 5000, 20)).shape == (5000, 1000)
+    assert reading.read(sparse_records(1000, 1000, 1)).shape == (1000, 1000)
+
+
+def test_records_without_the_columns_of_the_first_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three bytes must not become a hundred values: pandas does not even see them."""
+    monkeypatch.setattr(pd, "DataFrame", None)
+    first = {f"{number:x}": 1 for number in range(100)}
+    error = refused(json_payload([first, *([{}] * 100_000)]))
+    assert "would become 100001 rows of 100 columns, nearly all of them empty" in str(error)
     assert error.status == 422
 
 

@@ -6,6 +6,8 @@ from drumd.modelserver.errors import RequestError
 
 FREE_CELLS = 1_000_000
 """Cells that any table may have, however few its bytes are."""
+TEXT_CELLS_PER_BYTE = 4
+"""More than text comes to unless its rows lack nearly all of their columns."""
 _CELLS_PER_BYTE = 64
 """Formats that pack (bits, runs, compression) are meant to; a bomb comes to far more than this."""
 _BYTES_PER_CELL = 8
@@ -13,12 +15,12 @@ _FREE_ROWS = 10_000
 _ROWS_PER_BYTE = 8
 
 
-def bound_cells(rows: int, columns: int, size: int) -> None:
+def bound_cells(rows: int, columns: int, size: int, per_byte: int = _CELLS_PER_BYTE) -> None:
     """Refuse a table that is out of all proportion to the `size` of its body, in bytes."""
-    if rows * columns > FREE_CELLS + _CELLS_PER_BYTE * size:
+    if rows * columns > FREE_CELLS + per_byte * size:
         raise RequestError(
             f"cannot read the data: {size} bytes would become {rows} rows of {columns} columns, "
-            "nearly all of them empty; send each row with all of its columns"
+            "nearly all of them empty; send each row with all of its columns, or fewer rows at once"
         )
 
 

@@ -9,13 +9,16 @@ import pandas as pd
 
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
-from drumd.modelserver.reading.bounds import FREE_CELLS, bound_cells, refuse_duplicates
+from drumd.modelserver.reading.bounds import (
+    FREE_CELLS,
+    TEXT_CELLS_PER_BYTE,
+    bound_cells,
+    refuse_duplicates,
+)
 from drumd.modelserver.reading.mediatype import MediaType, codec_of, decode
 from drumd.modelserver.shown import other_separator
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_CELLS_PER_BYTE = 4
-"""From which on rows are looked at before they are read: texts of many lines have more than 1."""
 _PARSER = "Error tokenizing data. C error: "
 
 
@@ -68,8 +71,9 @@ def _checked(text: str) -> bool:
         raise _unequal(rows, first, header)
     lines = max(text.count("\n"), text.count("\r")) + 1
     bound_cells(lines, len(header), len(text))
-    # Each field of a complete row takes a byte at least: its comma, or the end of the line.
-    if lines * len(header) <= max(_CELLS_PER_BYTE * len(text), FREE_CELLS):
+    # Each field of a complete row takes a byte at least: its comma, or the end of the line. But
+    # texts of many lines have more lines than rows.
+    if lines * len(header) <= max(TEXT_CELLS_PER_BYTE * len(text), FREE_CELLS):
         return False
     if not _refuse_short_rows(text):
         raise RequestError(

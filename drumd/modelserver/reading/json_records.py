@@ -7,7 +7,7 @@ import pandas as pd
 from drumd.modelserver import jsonbytes
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
-from drumd.modelserver.reading.bounds import bound_cells
+from drumd.modelserver.reading.bounds import TEXT_CELLS_PER_BYTE, bound_cells
 from drumd.modelserver.reading.mediatype import MediaType, decode
 
 _EXPECTED = 'send a list of objects, one a row: [{"age": 42, "name": "Ada"}]'
@@ -29,7 +29,7 @@ def read(payload: Payload, media_type: MediaType) -> pd.DataFrame:
         columns.update(dict.fromkeys(record))
     if not columns:
         raise RequestError(f"cannot read the data: the records have no columns; {_EXPECTED}")
-    bound_cells(len(records), len(columns), len(payload.data))
+    bound_cells(len(records), len(columns), len(payload.data), TEXT_CELLS_PER_BYTE)
     try:
         return pd.DataFrame.from_records(records, columns=list(columns))
     # Numbers can be too big for any column.
