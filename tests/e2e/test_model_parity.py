@@ -25,6 +25,7 @@ from tests.e2e.model_requests import (
 )
 from tests.e2e.model_servers import TYPES, Asked, ModelServer, all_types, answers
 from tests.models import Built
+from tests.models.built import CSV
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,23 @@ def matrices(built: Built) -> dict[str, Asked]:
     return data_requests(built) | {"form with names": form}
 
 
+def whole_numbers(built: Built) -> dict[str, Asked]:
+    rows = {"whole": "3,10.0", "fraction": "2,1.7", "missing": ",1", "too large": "9e18,9e19"}
+    statuses = {"whole": 200}
+    return data_requests(built) | {
+        name: Asked(
+            "POST", "/predict", statuses.get(name, 422), f"rooms,age\n{row}\n".encode(), CSV
+        )
+        for name, row in rows.items()
+    }
+
+
 MODELS: dict[str, tuple[Callable[[Path], Built], Requests, dict[str, Any]]] = {
     "regression": (models.regression, tables, {}),
     "binary": (models.binary, tables, {"prefix": "/models/v1.0"}),
     "multiclass": (models.multiclass, tables, {}),
     "onnx": (models.onnx_binary, tables, {}),
+    "whole numbers": (models.onnx_whole_numbers, whole_numbers, {}),
     "sparse": (models.sparse, matrices, {}),
     "unstructured": (
         models.unstructured,

@@ -15,7 +15,12 @@ from tests.models.hooked import (
     unstructured,
     with_custom,
 )
-from tests.models.onnx import onnx_binary, onnx_multiclass, onnx_regression
+from tests.models.onnx import (
+    onnx_binary,
+    onnx_multiclass,
+    onnx_regression,
+    onnx_whole_numbers,
+)
 from tests.models.tabular import anomaly, binary, multiclass, multilabel, regression, sparse
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "onnx_binary",
     "onnx_multiclass",
     "onnx_regression",
+    "onnx_whole_numbers",
     "regression",
     "slow",
     "sparse",

@@ -23,6 +23,24 @@ def onnx_regression(directory: Path, *, columns: bool = False) -> Built:
     return tabular(directory, Target(TargetType.REGRESSION), data.head(ROWS))
 
 
+def onnx_whole_numbers(directory: Path) -> Built:
+    """Build a regression, 11 times the rooms and the age, of two inputs of whole numbers."""
+    import pandas as pd
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import Int64TensorType
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data = pd.DataFrame({"rooms": [1, 2, 3, 4], "age": [10, 0, 20, 5]})
+    model = make_pipeline(StandardScaler(), LinearRegression())
+    model.fit(data, 11 * data["rooms"] + data["age"])
+    inputs = [(name, Int64TensorType([None, 1])) for name in data.columns]
+    converted = to_onnx(model, initial_types=inputs)
+    (directory / "model.onnx").write_bytes(converted.SerializeToString())
+    return tabular(directory, Target(TargetType.REGRESSION), data)
+
+
 def onnx_binary(directory: Path, *, zipmap: bool = True) -> Built:
     """Build a classifier of tumours; without `zipmap` its probabilities are a plain array."""
     data, _ = cancer()

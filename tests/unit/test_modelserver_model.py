@@ -185,18 +185,70 @@ def test_the_models_own_mistake_is_not_the_clients(tmp_path: Path) -> None:
         load(built).predict(built.payload)
 
 
-def test_a_number_that_an_onnx_model_cannot_hold_is_refused() -> None:
-    """It would be another number: of 2 to the power of 40, 32 bits leave nothing."""
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused", "expected"),
+    [
+        pytest.param(
+            "tensor(int32)",
+            ([2**31 - 1, -(2**31)], [3.0, -0.0], ["7"], [True]),
+            (2**31, -(2**31) - 1, 2**40, -(2.0**40), math.inf, 2**70),
+            "whole numbers from -2147483648 to 2147483647",
+            id="int32",
+        ),
+        pytest.param(
+            "tensor(int64)",
+            ([2**63 - 1, -(2**63)], [str(2**53 + 1), 2**53 + 1, True], [-(2.0**63)]),
+            (2**63, 2.0**63, -(2**63) - 1, -math.inf),
+            "whole numbers from -9223372036854775808 to 9223372036854775807",
+            id="int64",
+        ),
+        pytest.param(
+            "tensor(bool)",
+            ([True, False], [0, 1], [1.0]),
+            (2, -1, 2**63),
+            "0 and 1, or false and true",
+            id="bool",
+        ),
+    ],
+)
+def test_an_onnx_input_of_whole_numbers_takes_those_that_it_can_hold(
+    kind: str, taken: tuple[list[Any], ...], refused: tuple[Any, ...], expected: str
+) -> None:
+    """Others would be cut off without a word: they are refused, with what is expected."""
     from drumd.modelserver.inference.onnx_models import _array  # noqa: PLC0415 - slow to import
 
-    node = SimpleNamespace(type="tensor(int32)")
-    assert _array(pd.DataFrame({"a": [2**31 - 1, -(2**31)]}), node).tolist() == [
-        [2**31 - 1],
-        [-(2**31)],
-    ]
-    for number in (2**31, 2**40, -(2**40), math.inf, 2**70):
-        with pytest.raises(RequestError, match=r"'a' has .* too large for"):
-            _array(pd.DataFrame({"a": [number]}), node)
+    node = SimpleNamespace(type=kind)
+    for numbers in taken:
+        found = _array(pd.DataFrame({"a": numbers}), node)
+        assert found.tolist() == [[int(number)] for number in numbers]
+    for number in (*refused, 1.7, "0.5", math.nan):
+        frame = pd.DataFrame({"b": [1, 1], "a": [1, number]})
+        with pytest.raises(RequestError) as caught:
+            _array(frame, node)
+        told = str(caught.value)
+        assert "the column 'a' has " in told
+        assert told.endswith(f"; the model takes {expected} ({kind})")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"rooms,age\n3,10\n2,1.7\n", "'age' has 1.7; the model takes whole numbers from"),
+        (b"rooms,age\n3,10\n,1\n", "'rooms' has missing values; the model takes whole"),
+        (b"rooms,age\n3,10\n9223372036854775808,1\n", "'rooms' has 9223372036854775808; the"),
+        (b"rooms,age\n3,10\nmany,1\n", "'rooms' is not of numbers"),
+    ],
+    ids=["fraction", "missing", "too large", "text"],
+)
+def test_an_onnx_model_of_whole_numbers_refuses_others(
+    tmp_path: Path, data: bytes, told: str
+) -> None:
+    """A row of 1.7 is no row of 1: it is the client's error, as any other that does not fit."""
+    model = load(models.onnx_whole_numbers(tmp_path))
+    assert model.predict(Payload(b"rooms,age\n3,10.0\n")).values == pytest.approx([43.0])
+    with pytest.raises(RequestError, match=told) as caught:
+        model.predict(Payload(data))
+    assert caught.value.status == 422
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])

@@ -1,5 +1,6 @@
 """Predicting with onnxruntime: columns into inputs, outputs into predictions."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,33 +122,70 @@ def _array(frame: pd.DataFrame, node: Any) -> Any:
     wanted = _TYPES[node.type]
     if wanted is np.object_:
         return frame.astype(str).to_numpy(dtype=object)
-    for name, column in frame.items():
-        try:
-            numbers = column.to_numpy(dtype=float)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise RequestError(
-                f"cannot predict from these data: the column {str(name)!r} is not of numbers: "
-                f"{error}"
-            ) from None
-        if not issubclass(wanted, np.floating) and np.isnan(numbers).any():
-            raise RequestError(
-                f"cannot predict from these data: the column {str(name)!r} has missing values, "
-                f"the model takes {node.type}"
-            )
-        if issubclass(wanted, np.integer):
-            _check_range(name, numbers, node)
-    return frame.to_numpy(dtype=wanted)
+    if issubclass(wanted, np.floating):
+        for name, column in frame.items():
+            _numbers(name, column)
+        return frame.to_numpy(dtype=wanted)
+    array = np.empty(frame.shape, dtype=wanted)
+    for index, (name, column) in enumerate(frame.items()):
+        array[:, index] = _whole_numbers(name, column, node)
+    return array
 
 
-def _check_range(name: Any, numbers: Any, node: Any) -> None:
-    """Refuse what numpy would make another number of."""
-    least = float(np.iinfo(_TYPES[node.type]).min)
-    outside = (numbers < least) | (numbers >= -least)
-    if outside.any():
+def _numbers(name: Any, column: pd.Series) -> Any:
+    try:
+        return column.to_numpy(dtype=float)
+    except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(
-            f"cannot predict from these data: the column {str(name)!r} has {numbers[outside][0]:g},"
-            f" which is too large for the model's {node.type}"
+            f"cannot predict from these data: the column {str(name)!r} is not of numbers: {error}"
+        ) from None
+
+
+def _whole_numbers(name: Any, column: pd.Series, node: Any) -> Any:
+    """Return what an input of whole numbers holds; refuse what numpy would make others of."""
+    numbers = _exact(column, _numbers(name, column))
+    if node.type == "tensor(bool)":
+        unfit, expected = (numbers != 0) & (numbers != 1), "0 and 1, or false and true"
+    else:
+        info = np.iinfo(_TYPES[node.type])
+        # The greatest of 64 bits has no float, the one after it has.
+        is_float = numbers.dtype.kind == "f"
+        above = numbers >= float(info.max + 1) if is_float else numbers > info.max
+        with np.errstate(invalid="ignore"):  # of infinity
+            unfit = (numbers < info.min) | above | (numbers % 1 != 0)
+        expected = f"whole numbers from {info.min} to {info.max}"
+    if unfit.any():
+        value = numbers[unfit].tolist()[0]
+        told = "missing values" if math.isnan(value) else value
+        raise RequestError(
+            f"cannot predict from these data: the column {str(name)!r} has {told}; "
+            f"the model takes {expected} ({node.type})"
         )
+    return numbers
+
+
+def _exact(column: pd.Series, numbers: Any) -> Any:
+    """Return a column's `numbers` as they are where there are integers: floats change large ones.
+
+    A column of several types holds Python's own, and texts.
+    """
+    values = column.to_numpy()
+    if values.dtype.kind in "iu":
+        return values
+    if values.dtype.kind != "O":
+        return numbers
+    exact = np.empty(len(values), dtype=object)
+    exact[:] = [
+        _integer(value, number) for value, number in zip(values, numbers.tolist(), strict=True)
+    ]
+    return exact
+
+
+def _integer(value: Any, number: float) -> float:
+    try:
+        return int(value) if isinstance(value, int | str) else number
+    except ValueError:
+        return number
 
 
 def _check_finite(answers: Any, feed: dict[str, Any]) -> None:
