@@ -22,6 +22,13 @@ class RequestError(Exception):
         self.status = status
 
 
+class BusyError(RequestError):
+    """cannot answer now: too much is under way. Another time the same request may be answered."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 class EmptyDataError(RequestError):
     """cannot read the data: there are none."""
 

@@ -18,6 +18,7 @@ from drumd.config.modelserver.reading import read_settings
 from drumd.modelserver import jsonbytes
 from drumd.modelserver.inference.model import Model
 from drumd.modelserver.serving import asgi, stuck
+from drumd.modelserver.serving.body_room import Place
 from drumd.modelserver.serving.calls import Answer, Call, error_answer
 from drumd.modelserver.serving.extension import extend
 from drumd.modelserver.serving.hook_pool import HookPool, PoolFullError
@@ -27,8 +28,6 @@ from drumd.modelserver.serving.service import Service
 from drumd.modelserver.tracing import telemetry
 
 EXTENSION = "custom_fastapi.py"
-RETRY_AFTER = 1
-"""Seconds after which a client that was refused may try again."""
 
 
 def make_app() -> FastAPI:
@@ -101,14 +100,21 @@ def _endpoint(
     takes_body = route.method == "POST"
 
     async def endpoint(request: Request) -> Response:
+        with service.room.place() as place:
+            answer = await answer_of(request, place)
+        if isinstance(answer.body, bytes):
+            return asgi.response(answer)
+        return asgi.StreamedAnswer(answer, pool)
+
+    async def answer_of(request: Request, place: Place) -> Answer:
         scope, receive = request.scope, request.receive
         headers = asgi.header_values(scope["headers"])
         request_id = asgi.exchange_of(scope).request_id
         try:
             limit = service.settings.max_body
-            body = await asgi.read(receive, headers, limit) if takes_body else b""
+            body = await asgi.read(receive, headers, limit, place) if takes_body else b""
         except Exception as error:  # noqa: BLE001 - what it means is decided in one place
-            return asgi.response(service.failure(error, request_id))
+            return service.failure(error, request_id)
         call = Call(
             method=scope["method"],
             path=scope["path"],
@@ -118,16 +124,11 @@ def _endpoint(
             request_id=request_id,
         )
         if not route.hooks:
-            return asgi.response(service.answer(route.handle, call))
+            return service.answer(route.handle, call)
         try:
-            answer = await _unless_gone(pool, receive, service, route, call)
+            return await _unless_gone(pool, receive, service, route, call)
         except PoolFullError as full:
-            answer = error_answer(
-                str(full), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(RETRY_AFTER)}
-            )
-        if isinstance(answer.body, bytes):
-            return asgi.response(answer)
-        return asgi.StreamedAnswer(answer, pool)
+            return service.failure(full, request_id)
 
     return endpoint
 

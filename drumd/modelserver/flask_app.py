@@ -59,19 +59,21 @@ def _view(service: Service, route: Route) -> Callable[[], Response]:
     def view() -> Response:
         environ = request.environ
         request_id = _exchange().request_id
-        try:
-            body = read(environ, service.settings.max_body) if takes_body else b""
-            call = Call(
-                method=request.method,
-                path=request.path,
-                query_string=environ.get("QUERY_STRING", "").encode("latin-1"),
-                headers=header_values(environ),
-                body=body,
-                request_id=request_id,
-            )
-        except Exception as error:  # noqa: BLE001 - what it means is decided in one place
-            return _response(service.failure(error, request_id))
-        return _response(service.answer(route.handle, call))
+        with service.room.place() as place:
+            try:
+                limit = service.settings.max_body
+                body = read(environ, limit, place) if takes_body else b""
+                call = Call(
+                    method=request.method,
+                    path=request.path,
+                    query_string=environ.get("QUERY_STRING", "").encode("latin-1"),
+                    headers=header_values(environ),
+                    body=body,
+                    request_id=request_id,
+                )
+            except Exception as error:  # noqa: BLE001 - what it means is decided in one place
+                return _response(service.failure(error, request_id))
+            return _response(service.answer(route.handle, call))
 
     return view
 

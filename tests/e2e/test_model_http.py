@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.waiting import wait_until
 
 DATA = b"a,b\n1,2\n3,4\n"
 CHUNKS = 200
+MAX_BODY = 200_000
 
 STEERED_CHAT = """
     import itertools
@@ -101,7 +103,11 @@ class Pending:
 def narrow(tmp_path: Path) -> Iterator[tuple[ModelServer, Path]]:
     """Serve a slow model with two threads, and room for one that waits."""
     built = models.slow(model_directory(tmp_path))
-    parameters = {"CUSTOM_MODEL_THREADS": 2, "CUSTOM_MODEL_QUEUE": 1}
+    parameters = {
+        "CUSTOM_MODEL_THREADS": 2,
+        "CUSTOM_MODEL_QUEUE": 1,
+        "DRUM_MAX_REQUEST_SIZE": MAX_BODY,
+    }
     with model_server(tmp_path / "fastapi", built, "fastapi", parameters=parameters) as server:
         yield server, built.directory
 
@@ -123,6 +129,40 @@ def test_a_full_queue_is_503_with_retry_after(narrow: tuple[ModelServer, Path]) 
             (directory / "go").touch()
             for each in (*computed, *waiting):
                 assert each.answer() == (200, b'{"predictions":[1.0,3.0]}')
+    assert predict(server).status == 200
+
+
+def test_bodies_that_fill_the_room_are_refused_with_retry_after(
+    narrow: tuple[ModelServer, Path],
+) -> None:
+    """A worker holds so many bytes of bodies, though nobody has sent one to its end."""
+    server, directory = narrow
+    (directory / "go").touch()
+    body = b"a,b\n" + b"1,2\n" * (MAX_BODY // 4 - 1)
+    with contextlib.ExitStack() as stack:
+        begun = {}
+        for _ in range(7):
+            connection = stack.enter_context(contextlib.closing(server.connect()))
+            connection.putrequest("POST", "/predict")
+            connection.putheader("Content-Type", "text/csv")
+            connection.putheader("Content-Length", str(MAX_BODY))
+            connection.endheaders(body[:-1])
+            begun[connection.sock] = connection
+        # Room is for three: as many as there are threads, and one more.
+        refused = wait_until(
+            lambda: found if len(found := select.select(begun, (), (), 0)[0]) == 4 else [],
+            what="four refusals",
+        )
+        for each in refused:
+            response = begun.pop(each).getresponse()
+            assert response.status == 503
+            assert response.getheader("retry-after") == "1"
+            assert b"the bodies of requests fill the 600000 bytes" in response.read()
+        assert predict(server).status == 503
+        assert server.get("/ping").status == 200
+        for connection in begun.values():
+            connection.send(body[-1:])
+            assert connection.getresponse().status == 200
     assert predict(server).status == 200
 
 

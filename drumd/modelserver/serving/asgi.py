@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.serving.bodies import Body
+from drumd.modelserver.serving.body_room import Place
 from drumd.modelserver.serving.calls import EXCHANGE, REQUEST_ID, Answer, Exchange
 from drumd.modelserver.serving.hook_pool import HookPool
 from drumd.modelserver.serving.service import Service
@@ -32,9 +33,9 @@ def header_values(raw: RawHeaders) -> Mapping[str, str]:
     return headers
 
 
-async def read(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+async def read(receive: Receive, headers: Mapping[str, str], limit: int, place: Place) -> bytes:
     """Return the body; raise `RequestError` when it is too large, or ends too early."""
-    body = Body(headers.get("content-length"), limit)
+    body = Body(headers.get("content-length"), limit, place)
     more = True
     while more:
         message = await receive()

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from drumd.modelserver.errors import RequestError
+from drumd.modelserver.serving.body_room import Place
 
 _DIGITS = 100
 """More than those of any body that could be taken, also with zeros before them."""
@@ -11,10 +12,13 @@ _DIGITS = 100
 class Body:
     """A request's body while it arrives: never more than `limit` bytes of it."""
 
-    def __init__(self, declared: str | None, limit: int) -> None:
-        """Raise `RequestError` when the declared length is no number, or more than `limit`."""
+    def __init__(self, declared: str | None, limit: int, place: Place) -> None:
+        """Take it in at a place.
+
+        Raises `RequestError` when the declared length is no number, or more than `limit`.
+        """
         self._limit = limit
-        self._pieces: list[bytes] = []
+        self._place = place
         self._size = 0
         self.length: int | None = None
         """What Content-Length says; None without one."""
@@ -37,10 +41,10 @@ class Body:
         return end - self._size
 
     def add(self, piece: bytes) -> None:
-        """Take what arrived; raise `RequestError` when it is too much."""
+        """Take what arrived; raise `RequestError` when it is too much, here or in the room."""
         self._size += len(piece)
         self._check(self._size)
-        self._pieces.append(piece)
+        self._place.add(piece)
 
     def whole(self) -> bytes:
         """Return all of it, once no more comes; raise `RequestError` when that is too early."""
@@ -49,7 +53,7 @@ class Body:
                 f"cannot read the body: it ended after {self._size} of {self.length} bytes",
                 HTTPStatus.BAD_REQUEST,
             )
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return self._place.whole()
 
     def _check(self, size: int) -> None:
         if size > self._limit:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from drumd.modelserver.errors import BusyError
+
 T = TypeVar("T")
 
 
-class PoolFullError(Exception):
+class PoolFullError(BusyError):
     """cannot run another hook: all threads are busy, and as many wait as may."""
 
 

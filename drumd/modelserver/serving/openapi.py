@@ -135,7 +135,7 @@ _ANSWERS: dict[str, dict[str, _Document]] = {
     "chat": {"application/json": _OBJECT, "text/event-stream": {}},
     "models": {"application/json": _fields(object=_TEXT, data={"type": "array", "items": _OBJECT})},
 }
-_FULL = "As many requests wait as may"
+_FULL = "As many requests wait as may, or their bodies fill the room that there is for them"
 _REFUSALS = {
     400: "The body is cut off",
     413: "The body is too large",

@@ -6,7 +6,9 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from drumd.modelserver.errors import BusyError
 from drumd.modelserver.serving import metrics, paths
+from drumd.modelserver.serving.body_room import BodyRoom
 from drumd.modelserver.serving.calls import Exchange, error_answer, request_id
 from drumd.modelserver.serving.failures import explain
 from drumd.modelserver.serving.statistics import Statistics
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     Handler = Callable[["Service", Call], Answer]
     """What answers the calls of a route; it may raise what `explain` knows."""
 
+RETRY_AFTER = 1
+"""Seconds after which a client that was refused may try again."""
 _SHOWN = 200
 """Characters of a path that a message repeats."""
 
@@ -33,6 +37,8 @@ class Service:
         self.settings = model.settings
         self.statistics = Statistics()
         self._name_of = name_of
+        # One for each thread, and one that arrives meanwhile.
+        self.room = BodyRoom((model.settings.threads + 1) * model.settings.max_body)
         model.on_hook = metrics.hook_took
         metrics.loaded(model.load_seconds)
 
@@ -58,7 +64,8 @@ class Service:
     def failure(self, error: Exception, request_id: str) -> Answer:
         """Return the answer for an exception."""
         status, message = self.explain(error, request_id)
-        return error_answer(message, status)
+        headers = {"Retry-After": str(RETRY_AFTER)} if isinstance(error, BusyError) else None
+        return error_answer(message, status, headers)
 
     def explain(self, error: Exception, request_id: str) -> tuple[int, str]:
         """Return the status and the message that a client gets for an exception; log the rest."""

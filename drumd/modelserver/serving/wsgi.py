@@ -6,6 +6,7 @@ from typing import Any
 
 from drumd.modelserver.errors import RequestError
 from drumd.modelserver.serving.bodies import Body
+from drumd.modelserver.serving.body_room import Place
 from drumd.modelserver.serving.calls import EXCHANGE, REQUEST_ID
 from drumd.modelserver.serving.service import Service
 
@@ -27,10 +28,10 @@ def header_values(environ: Environ) -> Mapping[str, str]:
     return headers
 
 
-def read(environ: Environ, limit: int) -> bytes:
+def read(environ: Environ, limit: int, place: Place) -> bytes:
     """Return the body; raise `RequestError` when it is too large, or ends too early."""
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    body = Body(None if chunked else environ.get("CONTENT_LENGTH"), limit)
+    body = Body(None if chunked else environ.get("CONTENT_LENGTH"), limit, place)
     if body.length is None and not (chunked and environ.get("wsgi.input_terminated")):
         return b""  # where it would end, nobody said
     stream = environ["wsgi.input"]
