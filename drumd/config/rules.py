@@ -211,11 +211,10 @@ def warnings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Finding
             )
         if pool.worker_memory is not None and pool.workers != "auto":
             yield _without_effect((*path, "worker_memory"), 'workers = "auto"')
-        if pool.runtime in ("uvicorn", "flask"):
-            if origins[".".join((*path, "threads"))] != "default":
-                yield _without_effect((*path, "threads"), "the gunicorn runtime")
-            if pool.gunicorn:
-                yield _without_effect((*path, "gunicorn"), "the gunicorn runtime")
+        if pool.runtime == "uvicorn" and origins[_dotted((*path, "threads"))] != "default":
+            yield _without_effect((*path, "threads"), "the gunicorn and flask runtimes")
+        if pool.runtime in ("uvicorn", "flask") and pool.gunicorn:
+            yield _without_effect((*path, "gunicorn"), "the gunicorn runtime")
         if pool.runtime in ("gunicorn", "flask") and pool.uvicorn:
             yield _without_effect((*path, "uvicorn"), "the uvicorn runtime")
         yield from _idle_keys(path, pool, origins)

@@ -62,7 +62,7 @@ class PoolSettings(Section):
         ge=1,
         le=1024,
         json_schema_extra=NEW_WORKERS,
-        description="requests that a gthread worker serves at once",
+        description="requests that a gthread or flask worker serves at once",
     )
     preload: bool = Field(
         default=False,

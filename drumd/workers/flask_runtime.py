@@ -1,4 +1,8 @@
-"""The flask runtime: Werkzeug's development server, a thread for each connection."""
+"""The flask runtime: Werkzeug's development server, a thread for each connection.
+
+No more requests than `threads` are served at once. The others wait for their turn: a browser opens
+connections that it does not use yet, so those have threads of their own.
+"""
 
 import contextlib
 import logging
@@ -50,7 +54,7 @@ class FlaskRuntime:
                 f"runtime of pool {spec.pool} WSGI; use runtime uvicorn, or gunicorn with "
                 "worker_class asgi"
             )
-        meter = place.meter(threaded=True, capacity=0)
+        meter = place.meter(threaded=True, capacity=spec.threads)
         log = logging.getLogger("werkzeug")
         handler = PipeHandler(2, meter.log_dropped)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -68,6 +72,7 @@ class _Loop:
         self.meter = meter
         self.access_log = place.spec.access_log
         self.connections = _Connections()
+        self.turns = threading.Semaphore(place.spec.threads)
         self._app = app
         self._orders = Orders(place, self._on_accept)
         self._pulse = Pulse(meter, place.spec.beat_interval)
@@ -182,14 +187,15 @@ class _Handler(WSGIRequestHandler):
     _status: int | None = None
 
     def run_wsgi(self) -> None:
-        """Serve the request."""
+        """Serve the request, in its turn."""
         loop = self.server.loop
         loop.connections.asked(self.connection)
-        self._ticket = loop.meter.begin()
-        try:
-            super().run_wsgi()
-        finally:
-            loop.meter.end(self._ticket, self._status)
+        with loop.turns:
+            self._ticket = loop.meter.begin()
+            try:
+                super().run_wsgi()
+            finally:
+                loop.meter.end(self._ticket, self._status)
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Note the status."""

@@ -81,7 +81,7 @@ def test_counts_requests_by_status(host: WorkerHost) -> None:
     wait_until(lambda: worker.record.finished == 4, what="four requests")
     record = worker.record
     assert (record.status_2xx, record.status_4xx, record.status_5xx) == (1, 2, 1)
-    assert record.capacity == 0
+    assert record.capacity == 4
 
 
 def test_beats_and_sleeps_when_idle(host: WorkerHost) -> None:
@@ -96,6 +96,23 @@ def test_beats_and_sleeps_when_idle(host: WorkerHost) -> None:
         beats(worker, 8)
         passed = (worker.record.beat_ns - begun) / 1e9
         assert (wakeups(worker.pid) - before) / passed < 6
+
+
+def test_serves_so_many_requests_at_once(host: WorkerHost) -> None:
+    """One more waits for its turn; a connection without a request takes nobody's."""
+    listener = host.listen()
+    worker = serve(host, listener, threads=1)
+    gate = Gate(host.path("gate"))
+    with Client(listener), Client(listener) as first, Client(listener) as second:
+        first.send(gate.path)
+        gate.begun()
+        second.send("/")
+        wait_until(lambda: worker.record.connections == 3, what="all connections")
+        beats(worker, 2)
+        assert (worker.record.started, worker.record.finished) == (1, 0)
+        gate.open()
+        assert first.answer().status == 200
+        assert second.answer().status == 200
 
 
 def test_handovers_lose_nobody(host: WorkerHost) -> None:

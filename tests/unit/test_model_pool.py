@@ -196,9 +196,9 @@ def value_at(pool: PoolSettings, key: str) -> object:
 CASES = [
     (parameter, server)
     for parameter in TABLE
-    for server in ("gunicorn", "uvicorn")
+    for server in ("flask", "gunicorn", "uvicorn")
     if parameter.keys and parameter.name != known.SERVER_TYPE and parameter.server in ("", server)
-    and not (parameter.name == known.THREADS and server == "uvicorn")
+    and (parameter.name, server) not in ((known.THREADS, "uvicorn"), (known.WORKERS, "flask"))
 ]  # fmt: skip
 
 

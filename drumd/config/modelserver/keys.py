@@ -67,7 +67,7 @@ def _is_idle(parameter: Known, server: Server) -> bool:
         return True
     if parameter.name == known.WORKERS:
         return server.runtime == "flask"
-    return parameter.name == known.THREADS and server.runtime != "gunicorn"
+    return parameter.name == known.THREADS and server.runtime == "uvicorn"
 
 
 def _values(parameter: Known, value: Any) -> tuple[Any, ...]:

@@ -126,7 +126,7 @@ TABLE = (
         most=1024,
         default="4",
         keys=("threads",),
-        meaning="requests that a worker of gunicorn or fastapi computes at once",
+        meaning="requests that a worker computes at once",
     ),
     Known(
         name=QUEUE,

@@ -51,7 +51,7 @@ def arguments(parser: Parser) -> None:
         help="host:port, [v6]:port, unix:PATH or fd://N; may be repeated (default: 127.0.0.1:8000)",
     )
     add("--app-dir", metavar="DIR", help="where the app is imported from (default: here)")
-    add("--threads", metavar="N", help="requests a gunicorn worker serves at once (default: 4)")
+    add("--threads", metavar="N", help="requests a WSGI worker serves at once (default: 4)")
     add("--preload", action="store_true", default=None, help="import once, and fork the workers")
     add("--spares", metavar="N", help="ready workers that wait to replace others (default: 0)")
     add(
