@@ -360,6 +360,20 @@ def ctl(served: ModelServed, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def test_the_type_that_is_one_process_is_not_scaled(server: Serve) -> None:
+    """drumctl says so, and which types can be; so does the log when a signal asks for it."""
+    served = server()
+    first = served.tells()
+    told = (
+        "cannot scale pool model to 2: the server type flask is one process; set DRUM_SERVER_TYPE"
+    )
+    assert told in ctl(served, "scale", "model", "2", code=ControlExit.DEGRADED)
+    ctl(served, "scale", "model", "1")
+    served.daemon.signal(signal.SIGTTIN)
+    assert told in served.wait_for("signal.received")["reason"]
+    assert served.pids("model") == [first["pid"]]
+
+
 def test_a_reload_follows_the_file(server: Serve, code_dir: Path, tmp_path: Path) -> None:
     """A changed file scales, rolls to new workers, or changes the server type; a broken one is
     refused, and everything stays as it was, also after a re-exec.

@@ -40,6 +40,11 @@ FASTAPI = Server("fastapi", "uvicorn", FASTAPI_APP, "fastapi")
 _BY_TYPE = {"flask": FLASK, "gunicorn": GUNICORN, "fastapi": FASTAPI, "uvicorn": FASTAPI}
 
 
+def is_one_process(app: str, runtime: str) -> bool:
+    """Return whether a pool of this app and runtime is the server type that has one worker."""
+    return (app, runtime) == (FLASK.app, FLASK.runtime)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The server that was chosen, and by what."""

@@ -227,6 +227,12 @@ class Office:
             return str(error)
         return ""
 
+    def _is_one_process(self, name: str) -> bool:
+        from drumd.config.modelserver.server_type import is_one_process  # noqa: PLC0415 - few daemons serve a model
+
+        settings = self._reloader.loaded.settings.pools[name]
+        return is_one_process(settings.app, settings.runtime)
+
     def _pool(self, name: str) -> Pool:
         pools = self._owner.pools
         if name not in pools:
@@ -250,6 +256,11 @@ class Office:
             raise RefusedError(
                 f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_WORKERS} workers, "
                 f"or `drumctl stop {pool.name}`"
+            )
+        if kind is OperationKind.SCALE and size != 1 and self._is_one_process(pool.name):
+            raise RefusedError(
+                f"cannot scale pool {pool.name} to {size}: the server type flask is one process; "
+                "set DRUM_SERVER_TYPE to gunicorn or fastapi, and `drumctl reload`"
             )
         if kind is OperationKind.RESTART and not pool.up and not pool.operations:
             raise RefusedError(
