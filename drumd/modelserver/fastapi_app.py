@@ -126,24 +126,26 @@ def _endpoint(
         if not route.hooks:
             return service.answer(route.handle, call)
         try:
-            return await _unless_gone(pool, receive, service, route, call)
+            return await _unless_gone(pool, receive, partial(answered, call, place))
         except PoolFullError as full:
             return service.failure(full, request_id)
+
+    def answered(call: Call, place: Place) -> Answer:
+        with place:  # also once nobody waits for the answer any more
+            return service.answer(route.handle, call)
 
     return endpoint
 
 
-async def _unless_gone(
-    pool: HookPool, receive: Any, service: Service, route: Route, call: Call
-) -> Answer:
-    """Return the service's answer, made in the pool; give up a place in its queue with the client.
+async def _unless_gone(pool: HookPool, receive: Any, answered: Callable[[], Answer]) -> Answer:
+    """Return an answer, made in the pool; give up a place in its queue with the client.
 
     Raises `PoolFullError`.
     """
     if pool.free:
         # Once the model's code runs nothing can end it, so nobody needs to look.
-        return await pool.run(service.answer, route.handle, call, unwanted=_end)
-    answering = asyncio.ensure_future(pool.run(service.answer, route.handle, call, unwanted=_end))
+        return await pool.run(answered, unwanted=_end)
+    answering = asyncio.ensure_future(pool.run(answered, unwanted=_end))
     away = asyncio.ensure_future(asgi.gone(receive))
     try:
         await asyncio.wait({answering, away}, return_when=asyncio.FIRST_COMPLETED)

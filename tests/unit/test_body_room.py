@@ -72,6 +72,18 @@ def test_room_is_taken_until_the_place_is_left(room: BodyRoom) -> None:
                 entered(room, b"1")
 
 
+def test_room_is_taken_as_long_as_anybody_holds_the_place(room: BodyRoom) -> None:
+    """A thread may go on with a body whose request was given up."""
+    with room.place() as place:
+        place.add(b"1" * 10)
+        assert place.whole() == b"1" * 10
+        place.__enter__()
+    with pytest.raises(NoRoomError):
+        entered(room, b"1")
+    left(place)
+    assert entered(room, b"1").whole() == b"1"
+
+
 def test_what_is_announced_takes_no_room(room: BodyRoom) -> None:
     """Any number of requests may be open of which nothing came."""
     places = [entered(room) for _ in range(100)]

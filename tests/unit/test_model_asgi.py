@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from drumd.modelserver.serving.calls import Answer
 from drumd.modelserver.serving.events import EventStream
 from drumd.modelserver.serving.hook_pool import HookPool
 from tests import models
-from tests.waiting import until
+from tests.waiting import CAP, until
 
 BODY = b'{"messages": [{"role": "user", "content": "go"}], "stream": true}'
 HOLDING = """
@@ -118,7 +119,31 @@ async def test_a_stream_that_nobody_gets_is_closed(
     await until(lambda: chunks.closed)
 
 
-async def ask(app: FastAPI) -> None:
+async def test_a_body_takes_room_as_long_as_its_hook_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose client has gone away; so three bodies are too many for one thread."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    built = models.with_custom(tmp_path, HOLDING, Target(TargetType.TEXT_GENERATION))
+    model = Model.load(replace(built.settings, threads=1, max_body=len(BODY)))
+    app, chunks = app_of(model), model.loaded
+    given_up = asyncio.create_task(ask(app))
+    await until(chunks.entered.is_set)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    receive = Replayed(BODY)
+    waiting = asyncio.create_task(ask(app, receive))
+    await until(lambda: receive.asked > 1)
+    assert await asyncio.wait_for(ask(app), CAP) == 503
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    chunks.go.set()
+    await until(lambda: chunks.closed)
+
+
+async def ask(app: FastAPI, receive: Replayed | None = None) -> int:
+    """Return the status of a chat's answer."""
+    statuses: list[int] = []
     path = "/chat/completions"
     scope = {
         "type": "http",
@@ -129,7 +154,9 @@ async def ask(app: FastAPI) -> None:
         "headers": [(b"content-type", b"application/json")],
     }
 
-    async def send(_message: Any) -> None:
+    async def send(message: Any) -> None:
         await asyncio.sleep(0)
+        statuses.append(message.get("status"))
 
-    await app(scope, Replayed(BODY), send)
+    await app(scope, receive or Replayed(BODY), send)
+    return statuses[0]

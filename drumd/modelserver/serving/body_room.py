@@ -36,13 +36,15 @@ class BodyRoom:
         """Since when."""
 
     def place(self) -> "Place":
-        """Return a place for one body, a context that is to end with its answer."""
+        """Return a place for one body, which is to be left when its answer is made."""
         return Place(self)
 
     def enter(self, place: "Place") -> None:
-        """Begin to take a body in."""
+        """Begin to take a body in, or to hold what a place has."""
         with self._lock:
-            self._arriving[place] = self._clock()
+            place.holders += 1
+            if place.holders == 1:
+                self._arriving[place] = self._clock()
 
     def take(self, place: "Place", size: int) -> None:
         """Take `size` bytes more for a body that arrives; raise `NoRoomError`."""
@@ -60,9 +62,11 @@ class BodyRoom:
             del self._arriving[place]
 
     def leave(self, place: "Place") -> None:
-        """Give back what a body took."""
+        """Give back what a body took, once nobody holds its place any more."""
         with self._lock:
-            self._drop(place)
+            place.holders -= 1
+            if not place.holders:
+                self._drop(place)
 
     def _drop(self, place: "Place") -> None:
         self._arriving.pop(place, None)
@@ -89,13 +93,14 @@ class BodyRoom:
 
 
 class Place:
-    """One body's place in the room."""
+    """One body's place in the room: a context, which several may be in at once."""
 
     def __init__(self, room: BodyRoom) -> None:
         self._room = room
         self.pieces: list[bytes] = []
         self.size = 0
-        """Bytes that it takes; for the room to change."""
+        """Bytes that it takes; for the room to change, as is the next."""
+        self.holders = 0
 
     def __enter__(self) -> Self:
         self._room.enter(self)
