@@ -438,6 +438,27 @@ def test_slot_that_is_held_back_holds_up_no_rollout() -> None:
     assert "slot 0 is given up" in world.finished[second].reason
 
 
+def test_slot_that_is_held_back_leaves_the_first_new_worker_to_another() -> None:
+    """A slot that was to get the first new worker and is given up meanwhile does not keep it."""
+    policy = Policy(max_unavailable=2, tight=Tight.NO_SURGE)
+    world = World(size=3, policy=policy).begin()
+    world.submit(OperationKind.RESTART, slot=0)
+    while not world.worker(1).stuck:
+        world.to_deadline()
+        for worker in world.workers(WorkerState.STARTING):
+            world.ready(worker.attempt)
+    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
+    number = world.reload()
+    while world.slot(0).state is not SlotState.FAILED:
+        world.to_deadline()
+    world.exit(2, "exit 0")  # slot 1 goes without, too, as the budget says
+    (first,) = world.workers(WorkerState.STARTING)
+    assert (first.slot, first.generation) == (1, 2)
+    world.ready(first.attempt)
+    settle(world)
+    assert state(world, number) is OperationState.DONE
+
+
 # --- taken back, superseded, stopped ------------------------------------------------------------
 
 

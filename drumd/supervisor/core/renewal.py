@@ -75,21 +75,22 @@ def _send_first(draft: Draft) -> None:
     target = target_generation(pool)
     if any(w.generation == target and w.kind is Kind.SLOT for w in pool.workers.values()):
         return
-    if any(slot.next_generation == target for slot in wanted_slots(pool)):
+    free = [slot for slot in wanted_slots(pool) if not slots.is_held(draft, slot)]
+    if any(slot.next_generation == target for slot in free):
         return  # it waits for the end of the worker before it
-    for slot in wanted_slots(pool):
+    for slot in free:
         if slot.state is not SlotState.FILLED:
             slot = slots.pardon(draft, slot, _why(pool))  # noqa: PLW2901 - its new value
             draft.put_slot(replace(slot, next_generation=target))
             return
-    for slot in wanted_slots(pool):
+    for slot in free:
         worker = incumbent(pool, slot)
         if worker is not None and worker.state is WorkerState.STARTING:
             # It has no requests, and if it worked this would still be wanted in its place.
             draft.put_slot(replace(slot, next_generation=target))
             ending.retire(draft, worker, slots.cause_of(draft, worker), _why(pool))
             return
-    for slot in wanted_slots(pool):
+    for slot in free:
         if _renew(draft, slot.number):
             return
 
