@@ -10,6 +10,7 @@ from functools import partial
 from drumd.config.cpus import resolve_workers
 from drumd.config.loading import Loaded
 from drumd.config.settings import PoolSettings, Settings
+from drumd.exitcodes import DaemonExit
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.office import Office
 from drumd.supervisor.admin.operator import Operation
@@ -162,7 +163,9 @@ class Daemon:
                 await asyncio.wait({serving})
                 await self._server.stop()
         extra = {"exit": int(ended.code)}
-        self.announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=ended.reason, extra=extra))
+        # Why it failed was told when it began to stop, and is its last line.
+        reason = ended.reason if ended.code is DaemonExit.STOPPED else "no worker is left"
+        self.announcer.tell(Fact(event=Happened.DAEMON_STOPPED, reason=reason, extra=extra))
         return ended
 
     @property

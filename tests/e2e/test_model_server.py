@@ -314,17 +314,28 @@ def test_a_model_that_fails_to_load_ends_drumd(daemon: Start, code_dir: Path) ->
         "def load_model(code_dir):\n    raise OSError('the weights are not here')\n"
         "def score(data, model):\n    return data\n"
     )
-    for server_type in ("flask", "fastapi"):
+    for server_type, more in (("flask", ()), ("fastapi", ("--preload",))):
         started = daemon(
             *("server", "--code-dir", str(code_dir), "--target-type", "regression"),
-            *("--address", f"127.0.0.1:{free_port()}"),
+            *("--address", f"127.0.0.1:{free_port()}", *more),
             environ=environment(code_dir.parent, None, {"DRUM_SERVER_TYPE": server_type}),
         )
         assert started.wait() == DaemonExit.START_FAILED
-        text = started.text()
-        assert "load_model" in text
-        assert "OSError: the weights are not here" in text
-        assert len([line for line in started.log() if line["event"] == "worker.spawned"]) == 1
+        *_, last = started.text().splitlines()
+        assert last.startswith("drumd: cannot go on: pool model never became ready: ")
+        assert "load_model in custom.py raised OSError: the weights are not here" in last
+        spawned = [line for line in started.log() if line["event"].endswith(".spawned")]
+        assert len(spawned) == 1
+        check_told_once(started, "OSError: the weights are not here")
+
+
+def check_told_once(started: Daemon, reason: str) -> None:
+    """Check that the traceback is there once, and of events only those that need it say why."""
+    assert started.text().count("Traceback (most recent call last)") == 1
+    events = [line for line in started.log() if line["event"] != "worker.output"]
+    told = [line["event"] for line in events if reason in line["reason"]]
+    assert sorted(told) == ["daemon.stopping", "worker.failed"]
+    assert not any("retry_in" in line for line in events)
 
 
 # --- parameters and what they reach ---------------------------------------------------------------

@@ -366,6 +366,30 @@ def test_start_timeout_of_a_pool_that_never_worked_is_final() -> None:
     assert "not ready within start_timeout (60 s)" in end.reason
 
 
+@pytest.mark.parametrize("essential", [True, False])
+def test_retry_is_told_only_where_there_is_one(essential: bool) -> None:
+    """A slot whose failure ends the daemon tells of no next try; one that is tried again does."""
+    world = World(size=2, policy=Policy(essential=essential))
+    world.post(Began())
+    for attempt in (1, 2):
+        world.post(ReportedFailure(attempt=attempt, error="cannot load the model", final=True))
+        world.exit(attempt)
+    failed = [fact.extra for fact in world.facts if fact.event is Happened.SLOT_FAILED]
+    assert failed == [{"retry_in": 300.0}, {} if essential else {"retry_in": 300.0}]
+
+
+def test_reason_of_a_failed_load_is_told_once() -> None:
+    """What a worker said of its failure is not repeated by what follows from it in the pool."""
+    world = World(size=1, preload=True)
+    world.post(Began())
+    world.post(ReportedFailure(attempt=1, error="cannot load the model", final=True))
+    world.exit(1)
+    told = [str(fact.event) for fact in world.facts if "cannot load the model" in fact.reason]
+    assert told == ["worker.failed"]
+    assert "cannot load the model (exit 1)" in world.slot(0).reason
+    assert "cannot load the model (exit 1)" in ended(world)[0].reason
+
+
 def test_last_slot_of_an_essential_pool_ends_the_daemon() -> None:
     """An essential pool that worked once and has no slot left ends the daemon with 4."""
     world = World(size=2).begin()

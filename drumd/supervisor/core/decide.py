@@ -121,7 +121,9 @@ def _judge(draft: Draft, *, before: Pool) -> None:
     pool = draft.pool
     state, former = pool_state(pool), pool_state(before)
     if state is not former and state in _TOLD:
-        draft.tell(_TOLD[state], pool_reason(pool))
+        # Of a pool that is lost each slot has told its own reason.
+        lost = f"none of {pool.size} ready, and each slot has failed"
+        draft.tell(_TOLD[state], lost if state is PoolState.FAILED else pool_reason(pool))
     if state is PoolState.READY:
         draft.change(was_whole=True)
     known = {slot.number for slot in before.slots if slot.state is SlotState.FAILED}
@@ -139,6 +141,12 @@ def _judge(draft: Draft, *, before: Pool) -> None:
     else:
         reason = f"pool {pool.name} never became ready: {worst.reason}"
         draft.act(EndDaemon(code=DaemonExit.START_FAILED, reason=reason))
+    draft.facts = [_without_retry(fact) for fact in draft.facts]
+
+
+def _without_retry(fact: Fact) -> Fact:
+    """Return what is told of a slot that has failed when nothing is tried again."""
+    return replace(fact, extra={k: v for k, v in fact.extra.items() if k != "retry_in"})
 
 
 _TOLD = {

@@ -229,20 +229,18 @@ def exit_starting(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """A failed start, unless somebody killed it."""
     assert isinstance(event, Exited)
     cause = Cause.SIGNALLED if event.foreign_signal else Cause.FAILED_START
-    reason = f"{_ended(event)} before it was ready"
-    if worker.failure:
-        reason = f"{worker.failure} ({event.description})"
-    _gone(draft, worker, cause, reason, answered=False)
+    told = f"{_ended(event)} before it was ready"
+    reason = f"{worker.failure} ({event.description})" if worker.failure else told
+    _gone(draft, worker, cause, reason, answered=False, told=told)
 
 
 def exit_ready(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
     """A crash, whatever the exit code says: drumd did not ask for it."""
     assert isinstance(event, Exited)
     cause = Cause.SIGNALLED if event.foreign_signal else Cause.CRASH
-    reason = f"{_ended(event)} while it served"
-    if worker.failure:
-        reason = f"{worker.failure} ({event.description})"
-    _gone(draft, worker, cause, reason, answered=event.answered)
+    told = f"{_ended(event)} while it served"
+    reason = f"{worker.failure} ({event.description})" if worker.failure else told
+    _gone(draft, worker, cause, reason, answered=event.answered, told=told)
 
 
 def exit_expected(draft: Draft, worker: Worker, event: WorkerEvent) -> None:
@@ -256,10 +254,13 @@ def _ended(event: Exited) -> str:
     return f"{event.description} from elsewhere" if event.foreign_signal else event.description
 
 
-def _gone(draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool) -> None:
+def _gone(
+    draft: Draft, worker: Worker, cause: Cause, reason: str, *, answered: bool, told: str = ""
+) -> None:
+    """Take note of its end. `told`: instead of a reason that has just been told."""
     draft.tell(
         Happened.WORKER_EXITED,
-        reason,
+        told or reason,
         worker=worker,
         cause=cause.value,
         lived=round(draft.now - worker.spawned_at, 3),

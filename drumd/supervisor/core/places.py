@@ -51,7 +51,8 @@ def fail_what_waits_in_vain(draft: Draft) -> None:
             continue
         for slot in wanted_slots(draft.pool):
             if slot.state is SlotState.EMPTY and slots.next_one(draft, slot) == place.number:
-                slots.fail(draft, slot, f"its template failed: {place.reason}")
+                reason = f"its template failed: {place.reason}"
+                slots.fail(draft, slot, reason, told="its template failed")
                 failed = draft.pool.slots[slot.number]
                 draft.put_slot(replace(failed, retry_at=place.retry_at))
 

@@ -285,9 +285,11 @@ def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) 
     slot = draft.put_slot(replace(slot, crashes=(*recent, draft.now), failures=slot.failures + 1))
     if slot.probation:
         fail(draft, slot, f"failed again: {reason}")
-    elif (worker.final or cause is Cause.START_TIMEOUT) and not draft.pool.was_ready:
+    elif worker.final and not draft.pool.was_ready:
         # Nothing of this pool ever worked: the next try would take as long and end the same.
-        fail(draft, slot, reason)
+        fail(draft, slot, reason, told="given up without another try, which would end the same")
+    elif cause is Cause.START_TIMEOUT and not draft.pool.was_ready:
+        fail(draft, slot, reason)  # for the same reason
     elif worker.ready_at is None and slot.failures > policy.intensity:
         # Starts may take longer than the period, and would be tried for ever.
         fail(
@@ -325,8 +327,8 @@ def _count_of(number: int, what: str) -> str:
     return f"{number} {what}{ending}"
 
 
-def fail(draft: Draft, slot: Slot, reason: str) -> None:
-    """Give a place up for now."""
+def fail(draft: Draft, slot: Slot, reason: str, *, told: str = "") -> None:
+    """Give a place up for now. `told`: instead of a reason that has just been told."""
     slot = draft.put_slot(
         replace(
             slot,
@@ -339,7 +341,7 @@ def fail(draft: Draft, slot: Slot, reason: str) -> None:
     )
     draft.tell(
         Happened.SLOT_FAILED,
-        reason,
+        told or reason,
         slot=slot,
         retry_in=round(draft.pool.policy.retry_after, 1),
     )

@@ -154,6 +154,7 @@ class Care:
                 self._post(Drained(attempt=attempt))
             case messages.Failed():
                 handle.explained = True
+                handle.final = message.final
                 self._post(
                     ReportedFailure(attempt=attempt, error=message.error, final=message.final)
                 )
@@ -220,7 +221,8 @@ class Care:
             self._quote(handle)
         record = record_of(self._around.board, handle)
         self._crew.tally.fold(record)
-        self._crew.last_words = list(handle.last_lines)
+        # Of what is tried once and says why itself, they stand right above.
+        self._crew.last_words = [] if handle.final else list(handle.last_lines)
         self._crew.last_lines[handle.attempt] = tuple(handle.last_lines)
         del self._crew.handles[handle.attempt]
         handle.child.close()

@@ -38,6 +38,8 @@ class Handle:
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     explained: bool = False
     """It has said over its control socket why it cannot go on."""
+    final: bool = False
+    """And that another try would end the same."""
     stacks: list[str] = field(default_factory=list)
     """Lines of a stack dump that is still coming in."""
     sent: set[int] = field(default_factory=set)
