@@ -109,6 +109,7 @@ def test_hang_at_import(serve: Serve) -> None:
     assert "in sleep_for_ever" in stacks["reason"]
     (failed,) = served.events("slot.failed")
     assert failed["reason"].startswith("not ready within start_timeout (1.2 s)")
+    assert failed["reason"].endswith("; to let it take longer, set start_timeout")
     assert not served.left()
 
 

@@ -338,6 +338,26 @@ def check_told_once(started: Daemon, reason: str) -> None:
     assert not any("retry_in" in line for line in events)
 
 
+def test_a_model_that_loads_for_too_long_names_what_to_set(daemon: Start, code_dir: Path) -> None:
+    """The last line says where the load was, and by which flag and parameter it may take longer."""
+    (code_dir / "custom.py").write_text(
+        "import threading\ndef load_model(code_dir):\n    threading.Event().wait()\n"
+        "def score(data, model):\n    return data\n"
+    )
+    started = daemon(
+        *("server", "--code-dir", str(code_dir), "--target-type", "regression"),
+        *("--address", f"127.0.0.1:{free_port()}", "--start-timeout", "1.5"),
+        environ=environment(code_dir.parent, None, {"DRUM_SERVER_TYPE": "gunicorn"}),
+    )
+    assert started.wait() == DaemonExit.START_FAILED
+    *_, last = started.text().splitlines()
+    assert "not ready within start_timeout (1.5 s); it was in " in last
+    advice = "to let it take longer, set --start-timeout, DRUM_START_TIMEOUT, or start_timeout in"
+    assert advice in last
+    [failed] = [line for line in started.log() if line["event"] == "worker.failed"]
+    assert advice in failed["reason"]
+
+
 # --- parameters and what they reach ---------------------------------------------------------------
 
 

@@ -122,8 +122,8 @@ def _judge(draft: Draft, *, before: Pool) -> None:
     state, former = pool_state(pool), pool_state(before)
     if state is not former and state in _TOLD:
         # Of a pool that is lost each slot has told its own reason.
-        lost = f"none of {pool.size} ready, and each slot has failed"
-        draft.tell(_TOLD[state], lost if state is PoolState.FAILED else pool_reason(pool))
+        none = f"none of {pool.size} ready, and each slot has failed"
+        draft.tell(_TOLD[state], none if state is PoolState.FAILED else pool_reason(pool))
     if state is PoolState.READY:
         draft.change(was_whole=True)
     known = {slot.number for slot in before.slots if slot.state is SlotState.FAILED}

@@ -98,7 +98,8 @@ def time_out_start(draft: Draft, worker: Worker, _event: WorkerEvent) -> None:
     reason = f"not ready within start_timeout ({limit:g} s)"
     if worker.waiting:
         reason += f"; {worker.waiting}"
-    draft.tell(Happened.WORKER_FAILED, reason, worker=worker)
+    longer = f"to let it take longer, set {draft.pool.policy.raised_by}"
+    draft.tell(Happened.WORKER_FAILED, f"{reason}; {longer}", worker=worker)
     ending.descend(draft, replace(worker, cause=Cause.START_TIMEOUT, ladder=ending.STUCK), reason)
 
 

@@ -135,6 +135,8 @@ class Policy:
     """How a pool is run. Durations are in seconds."""
 
     start_timeout: float = 60.0
+    raised_by: str = "start_timeout"
+    """What an operator sets to let a start take longer."""
     grace_period: float = 25.0
     linger: float = 2.0
     stop_timeout: float = 3.0

@@ -289,7 +289,8 @@ def _count(draft: Draft, slot: Slot, worker: Worker, cause: Cause, reason: str) 
         # Nothing of this pool ever worked: the next try would take as long and end the same.
         fail(draft, slot, reason, told="given up without another try, which would end the same")
     elif cause is Cause.START_TIMEOUT and not draft.pool.was_ready:
-        fail(draft, slot, reason)  # for the same reason
+        # For the same reason; an operator reads this one last.
+        fail(draft, slot, f"{reason}; to let it take longer, set {policy.raised_by}")
     elif worker.ready_at is None and slot.failures > policy.intensity:
         # Starts may take longer than the period, and would be tried for ever.
         fail(

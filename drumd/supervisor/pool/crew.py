@@ -19,7 +19,7 @@ class Crew:
     """Pids by attempt, kept until the worker's end has been told."""
     tally: Tally = field(default_factory=Tally)
     last_words: list[str] = field(default_factory=list)
-    """The last lines on stderr of the worker that ended last, unless it was not worth another try."""
+    """Of the worker that ended last, the last lines on stderr; not if its failure was final."""
     last_lines: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """The same of each worker, by attempt, from its end until that has been told."""
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from drumd.config.effects import Effect, effect_of
 from drumd.config.kinds import WorkerRange
+from drumd.config.modelserver.server_type import FASTAPI_APP, FLASK_APP
 from drumd.config.sections import Section
 from drumd.config.settings import PoolSettings
 from drumd.supervisor.core.actions import Spawn
@@ -18,6 +19,7 @@ def policy(settings: PoolSettings) -> Policy:
     restart = settings.restart
     return Policy(
         start_timeout=settings.start_timeout,
+        raised_by=_raised_by(settings),
         grace_period=settings.grace_period,
         linger=settings.linger,
         stop_timeout=settings.stop_timeout,
@@ -36,6 +38,13 @@ def policy(settings: PoolSettings) -> Policy:
         spares=settings.spares,
         scaling=scaling(settings),
     )
+
+
+def _raised_by(settings: PoolSettings) -> str:
+    """Return where the limit of a start can be set, which the core does not know."""
+    if settings.app in (FLASK_APP, FASTAPI_APP):
+        return "--start-timeout, DRUM_START_TIMEOUT, or start_timeout in a config"
+    return "start_timeout"
 
 
 def scaling(settings: PoolSettings) -> Scaling | None:
