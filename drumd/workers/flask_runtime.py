@@ -28,10 +28,6 @@ from drumd.workers.orders import (
 )
 from drumd.workers.runtime import AppError, Place
 
-WARNING = (
-    "the flask runtime is Werkzeug's development server: for production use runtime gunicorn "
-    "(or uvicorn for an ASGI app)"
-)
 _HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1", socket.AF_UNIX: "unix://listener"}
 """Werkzeug takes a given socket's family from its host, and looks at nothing else of it."""
 
@@ -61,7 +57,6 @@ class FlaskRuntime:
         log.addHandler(handler)
         log.propagate = False
         log.setLevel(logging.INFO)
-        log.warning(WARNING)
         _Loop(place, app.call, meter).run()
 
 

@@ -142,6 +142,7 @@ def test_flask_is_said_to_be_for_development(every_kind: Served) -> None:
     (notice,) = [reason for reason in said if "development server" in reason]
     assert notice.startswith("pools.flask.runtime")
     assert 'use "gunicorn"' in notice
+    assert every_kind.daemon.text().count("development server") == 1
 
 
 def test_restart_of_one_pool_leaves_the_others(every_kind: Served) -> None:
