@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from drumd.config.cpus import resolve_workers
 from drumd.config.layers import KeyPath
 from drumd.config.loading import DEFAULT, Loaded
+from drumd.config.modelserver import inforce
 from drumd.config.problems import ABSENT, ConfigInvalid, Problem
 from drumd.config.secrets import redact
 from drumd.config.settings import PoolSettings
@@ -23,6 +24,8 @@ def render(loaded: Loaded, *, color: bool) -> str:
     """
     blocks: list[str] = []
     _render_table((), loaded.settings, loaded, blocks, color=color)
+    if loaded.model is not None:
+        blocks.append(inforce.render(loaded.model))
     warnings = [paint(f"# warning: {warning}", YELLOW, color=color) for warning in loaded.warnings]
     if warnings:
         blocks.append("\n".join(warnings))

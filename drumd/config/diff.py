@@ -105,6 +105,13 @@ class Changes:
         return (*self.supervisor, *(change for pool in self.pools for change in pool.changes))
 
     @property
+    def takes_effect(self) -> bool:
+        """Whether a reload changes anything: some keys wait for a restart of drumd."""
+        return bool(self.pools) or any(
+            change.effect is not Effect.RESTART for change in self.supervisor
+        )
+
+    @property
     def restart(self) -> tuple[str, ...]:
         """Keys whose new value does not count before drumd itself is restarted."""
         return tuple(change.key for change in self.keys if change.effect is Effect.RESTART)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from drumd.config.check import render
 from drumd.config.layers import KeyPath
 from drumd.config.loading import Loaded
+from drumd.config.modelserver import inforce as model_inforce
 from drumd.config.secrets import redact
 from drumd.config.writing import written
 
@@ -24,6 +25,7 @@ def document(loaded: Loaded, *, color: bool) -> dict[str, Any]:
             {"key": ".".join(path), "value": value, "origin": loaded.origins[".".join(path)]}
             for path, value in _values((), loaded.settings)
         ],
+        "model": None if loaded.model is None else model_inforce.document(loaded.model),
         "warnings": [str(warning) for warning in loaded.warnings],
         "text": render(loaded, color=color),
     }

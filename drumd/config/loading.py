@@ -20,6 +20,7 @@ from drumd.config.layers import (
 )
 from drumd.config.modelserver.command import POOL as MODEL_POOL
 from drumd.config.modelserver.command import ModelServer
+from drumd.config.modelserver.inforce import ModelInForce
 from drumd.config.modelserver.pool import PoolLayers, pool_layers
 from drumd.config.passthrough import check_options
 from drumd.config.paths import with_absolute_paths, with_default_directories
@@ -47,6 +48,8 @@ class Loaded:
     """What is allowed and probably not meant."""
     sources: "Sources" = field(repr=False)
     """What it was read from, to be read again."""
+    model: ModelInForce | None = None
+    """What `drumd server` serves; None for any other command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,13 @@ class Sources:
             for item in warnings(settings, origins)
             if item.path not in settled
         ]
-        return Loaded(settings=settings, origins=origins, warnings=warned, sources=self)
+        return Loaded(
+            settings=settings,
+            origins=origins,
+            warnings=warned,
+            sources=self,
+            model=None if model is None else model.model,
+        )
 
     def _model(self, others: Sequence[Layer]) -> PoolLayers | None:
         if self.model_server is None:

@@ -15,6 +15,8 @@ from drumd.config.changes import steps
 from drumd.config.diff import Changes, PoolChange, diff
 from drumd.config.effects import Effect
 from drumd.config.loading import Loaded
+from drumd.config.modelserver.changed import changes_between
+from drumd.config.modelserver.command import POOL as MODEL_POOL
 from drumd.config.problems import ConfigInvalid
 from drumd.config.settings import PoolSettings, Settings
 from drumd.supervisor.admin.operator import (
@@ -98,7 +100,7 @@ class Reloader:
             for name, settings in fresh.settings.pools.items()
             if name in self._hands and self._has_moved(name, settings)
         }
-        return Pending(changes=diff(self._loaded.settings, fresh.settings), moved=moved)
+        return Pending(changes=changes_between(self._loaded, fresh), moved=moved)
 
     async def reload(self, only: str | None, by: str) -> Reload:
         """Read the config again, and begin what it changes, for one pool or for all.
@@ -148,6 +150,7 @@ class Reloader:
             origins=origins,
             warnings=fresh.warnings,
             sources=fresh.sources,
+            model=fresh.model if only in (None, MODEL_POOL) else known.model,
         )
 
     def roll(self, name: str, by: str) -> Operation:
@@ -192,7 +195,7 @@ class Reloader:
             return tuple(name for name in there if name == only)
         changed = {pool.name for pool in changes.pools if pool.rollout}
         changed |= {name for name in there if self._has_moved(name, wanted.pools[name])}
-        if not changed and not _takes_effect(changes):
+        if not changed and not changes.takes_effect:
             return tuple(there)
         return tuple(name for name in there if name in changed)
 
@@ -292,10 +295,3 @@ class Reloader:
 def _directory(settings: PoolSettings) -> Path:
     """Return where the app is imported from now: a link to a release may have moved."""
     return Path(settings.app_dir).resolve()
-
-
-def _takes_effect(changes: Changes) -> bool:
-    """Say whether a reload changes anything: some keys wait for a restart of drumd."""
-    return bool(changes.pools) or any(
-        change.effect is not Effect.RESTART for change in changes.supervisor
-    )

@@ -407,10 +407,11 @@ def test_the_type_that_is_one_process_is_not_scaled(server: Serve) -> None:
 
 def test_a_reload_follows_the_file(server: Serve, code_dir: Path, tmp_path: Path) -> None:
     """A changed file scales, rolls to new workers, or changes the server type; a broken one is
-    refused, and everything stays as it was, also after a re-exec.
+    refused, and everything stays as it was, also after a re-exec; `config diff` names the changes.
     """
     (code_dir / "model-metadata.yaml").write_text(
         "runtimeParameterDefinitions:\n- {fieldName: WORD, type: string}\n"
+        "- {fieldName: LOGIN, type: credential, allowEmpty: true}\n"
     )
     file = tmp_path / "p.yaml"
 
@@ -440,8 +441,18 @@ def test_a_reload_follows_the_file(server: Serve, code_dir: Path, tmp_path: Path
     assert "did you mean WORD?" in told
     assert served.tells()["word"] == "two"
 
+    write(DRUM_SERVER_TYPE="gunicorn", WORD="two", LOGIN="{a: hunter2}")
+    ctl(served, "reload")
     ctl(served, "re-exec")
-    write(DRUM_SERVER_TYPE="fastapi", WORD="three")
+    write(DRUM_SERVER_TYPE="fastapi", WORD="three", LOGIN="{a: hunter3}")
+    diff = ctl(served, "config", "diff", code=ControlExit.DEGRADED)
+    assert 'runtime_parameters.WORD = "two" -> "three"' in diff
+    assert 'runtime_parameters.LOGIN = "***" -> "***"' in diff
+    shown = ctl(served, "config")
+    assert f"# the model in {code_dir}: server type gunicorn\n# target type unstructured" in shown
+    assert '#   LOGIN = "***"' in shown
+    assert '#   WORD = "two"' in shown
+    assert "hunter" not in diff + shown + served.daemon.text()
     ctl(served, "reload")
     served.ready("model")
     last = served.tells()

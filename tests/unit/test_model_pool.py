@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from drumd.config.check import render, render_problems
+from drumd.config.inforce import document
 from drumd.config.loading import Loaded, Sources
 from drumd.config.modelserver import known
+from drumd.config.modelserver.changed import changes_between
 from drumd.config.modelserver.command import ModelServer
 from drumd.config.modelserver.known import Known
 from drumd.config.modelserver.table import KNOWN, TABLE
@@ -427,6 +429,70 @@ def test_workers_are_others_when_their_parameters_are(model: Model) -> None:
     assert digest_of(model.load(params=text.replace("hunter2", "hunter3"))) != first
     assert digest_of(model.load(params=text, environ={"TARGET_TYPE": "anomaly"})) != first
     assert 'RUNTIME_PARAMS_DIGEST = "***"' in render(model.load(params=text), color=False)
+
+
+NAMED = """
+targetType: binary
+inferenceModel: {positiveClassLabel: "yes", negativeClassLabel: "no"}
+runtimeParameterDefinitions:
+- {fieldName: LOGIN, type: credential, allowEmpty: true}
+- {fieldName: WORD, type: string, defaultValue: hello}
+- {fieldName: BACKENDS, type: string, allowEmpty: true}
+"""
+
+
+def loaded_twice(model: Model, before: str, after: str, metadata: str = NAMED) -> list[Loaded]:
+    model.write("model-metadata.yaml", NAMED)
+    environ = {"TARGET_TYPE": ""}
+    first = model.load(environ=environ, params=before)
+    model.write("model-metadata.yaml", metadata)
+    return [first, model.load(environ=environ, params=after)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("WORD: hello", "WORD: hello\n", {}),
+        ("", "WORD: bye", {"WORD": ("hello", "bye")}),
+        ("LOGIN: {a: 1}", "LOGIN: {a: 2}", {"LOGIN": ("***", "***")}),
+        ("", "LOGIN: {a: 2}", {"LOGIN": (None, "***")}),
+        ("", "BACKENDS: http://u:hunter2@h", {"BACKENDS": (None, "http://u:***@h")}),
+        ("", "CUSTOM_MODEL_QUEUE: 5", {"CUSTOM_MODEL_QUEUE": (None, 5)}),
+    ],
+)
+def test_a_reload_names_the_parameters_that_it_changes(
+    model: Model, before: str, after: str, told: dict[str, tuple[Any, Any]]
+) -> None:
+    """`drumctl config diff` names what workers read, with values; of secrets, that they changed."""
+    changes = changes_between(*loaded_twice(model, before or "{}", after))
+    path = "pools.model.runtime_parameters."
+    assert {each.key: (each.before, each.after) for each in changes.keys} == {
+        path + name: values for name, values in told.items()
+    }
+    assert "hunter" not in repr(changes)
+
+
+def test_a_reload_names_what_it_changes_of_the_target(model: Model) -> None:
+    """Another label is named as such."""
+    changed = NAMED.replace('"no"', '"never"')
+    [change] = changes_between(*loaded_twice(model, "{}", "{}", changed)).keys
+    assert change.key == "pools.model.target.labels"
+    assert (change.before, change.after) == (["yes", "no"], ["yes", "never"])
+
+
+def test_the_model_in_force_is_told(model: Model) -> None:
+    """`drumctl config --json` has directory, server, target and parameters, secrets masked."""
+    loaded, _ = loaded_twice(model, "LOGIN: {password: hunter2}", "{}")
+    told = document(loaded, color=False)["model"]
+    assert told["code_dir"] == str(model.directory)
+    assert told["server_type"] == "flask"
+    assert told["target"] == {"type": "binary", "name": "Predictions", "labels": ["yes", "no"]}
+    assert [(each["name"], each["value"], each["origin"]) for each in told["parameters"]] == [
+        ("BACKENDS", None, "model-metadata.yaml:7"),
+        ("LOGIN", "***", "params.yaml:1"),
+        ("WORD", "hello", "model-metadata.yaml:6"),
+    ]
+    assert "hunter2" not in repr(loaded) + render(loaded, color=False)
 
 
 def test_no_credential_is_shown(model: Model) -> None:

@@ -12,6 +12,12 @@ from drumd.config.modelserver.server_type import Server
 from drumd.config.modelserver.table import KNOWN
 from drumd.config.modelserver.target import Target
 
+DIGEST = "RUNTIME_PARAMS_DIGEST"
+"""A variable of the workers that changes with what they read themselves.
+
+So a reload replaces them when a file of parameters has changed; its value says nothing else.
+"""
+
 _READ_BY_WORKERS = frozenset(
     {
         known.THREADS,
@@ -48,12 +54,17 @@ def keys_of(parameters: Parameters, server: Server) -> Iterator[tuple[str, Any, 
             yield key, value, origin_of(parameter)
 
 
+def read_by_workers(name: str) -> bool:
+    """Tell whether workers read a parameter; the others are the supervisor's alone."""
+    return name not in KNOWN or name in _READ_BY_WORKERS
+
+
 def digest(parameters: Parameters, target: Target) -> str:
     """Return a short text that changes with what workers read of parameters and target."""
     values = {
         name: parameter.value
         for name, parameter in parameters.by_name.items()
-        if name not in KNOWN or name in _READ_BY_WORKERS
+        if read_by_workers(name)
     }
     said = json.dumps(
         [values, target.type, target.labels, target.name], default=str, sort_keys=True

@@ -14,7 +14,8 @@ from drumd.config.kinds import Workers
 from drumd.config.layers import Layer, LayerBuilder, pool_tables
 from drumd.config.modelserver.command import POOL, ModelServer
 from drumd.config.modelserver.directory import refuse_directory
-from drumd.config.modelserver.keys import digest, keys_of
+from drumd.config.modelserver.inforce import ModelInForce, model_in_force
+from drumd.config.modelserver.keys import DIGEST, digest, keys_of
 from drumd.config.modelserver.known import SERVER_TYPE, WORKERS
 from drumd.config.modelserver.metadata import CODE_DIR
 from drumd.config.modelserver.misspelt import misspelt_parameters
@@ -27,11 +28,6 @@ from drumd.config.modelserver.targets import LABELS, LABELS_FILE
 from drumd.config.problems import ABSENT, Problem
 
 ADDRESS = "ADDRESS"
-DIGEST = "RUNTIME_PARAMS_DIGEST"
-"""A variable of the workers that changes with what they read themselves.
-
-So a reload replaces them when a file of parameters has changed; its value says nothing else.
-"""
 
 _HERE = "drumd server"
 _START_TIMEOUT = 600.0
@@ -50,6 +46,8 @@ class PoolLayers:
     """Below the environment."""
     defaults: Layer
     """Below everything else."""
+    model: ModelInForce | None
+    """None where there is no model directory to read."""
     problems: Sequence[Problem]
     warnings: Sequence[Problem]
 
@@ -74,6 +72,7 @@ class _Reader:
     here: Path
     settled: LayerBuilder = field(init=False)
     parameters: LayerBuilder = field(init=False)
+    model: ModelInForce | None = None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -92,6 +91,7 @@ class _Reader:
             settled=self.settled.layer(),
             parameters=self.parameters.layer(),
             defaults=defaults.layer(),
+            model=self.model,
             problems=self.problems,
             warnings=self.warnings,
         )
@@ -101,6 +101,7 @@ class _Reader:
         reading = read_all(sayings, code_dir, self.here)
         choice = choose(reading.parameters, code_dir)
         self._settle(choice)
+        self.model = model_in_force(reading, choice.server)
         missing = list(
             missing_packages(
                 choice.server, reading.settings, self.environ.get("PYTHONPATH", ""), choice.origin

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from drumd.config.loading import Loaded, Sources
 from drumd.config.modelserver.command import ModelServer
+from drumd.config.modelserver.inforce import ModelInForce
 from drumd.config.settings import Settings
 from drumd.supervisor.admin.desk import KeptDesk
 from drumd.supervisor.announcer import KeptAnnouncer
@@ -46,6 +47,7 @@ class KeptConfig:
     file: str | None
     directory: str
     model_server: ModelServer | None = None
+    model: ModelInForce | None = None
 
     @classmethod
     def of(cls, loaded: Loaded) -> "KeptConfig":
@@ -58,6 +60,7 @@ class KeptConfig:
             file=None if sources.config is None else os.fspath(sources.config),
             directory=str(sources.directory),
             model_server=sources.model_server,
+            model=loaded.model,
         )
 
     def load(self) -> Loaded:
@@ -73,7 +76,13 @@ class KeptConfig:
             directory=Path(self.directory),
             model_server=self.model_server,
         )
-        return Loaded(settings=settings, origins=self.origins, warnings=(), sources=sources)
+        return Loaded(
+            settings=settings,
+            origins=self.origins,
+            warnings=(),
+            sources=sources,
+            model=self.model,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
