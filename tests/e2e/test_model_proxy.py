@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -348,6 +349,8 @@ def test_refused(served: Models, server: str) -> None:
     """A backend that does not run is told as 502, with its address and what to check."""
     reply = served.site(server, "refused").ask("/directAccess/x", method="POST", body=b"{}")
     assert reply.status == 502
+    [identity] = reply.all("x-request-id")
+    assert "cannot get an answer from the backend at localhost" in logged(served, identity)
     assert re.fullmatch(
         r"ERROR: cannot connect to the backend at localhost:\d+; check that it runs, and "
         "OPENAI_HOST and OPENAI_PORT",
@@ -366,11 +369,15 @@ def test_refused(served: Models, server: str) -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ],
 )
-def test_broken_answers(main: Site, backend: Backend, answer: bytes) -> None:
-    """An answer that is none is told as 502, with the backend's address and what to check."""
+def test_broken_answers(served: Models, main: Site, backend: Backend, answer: bytes) -> None:
+    """An answer that is none is told as 502, with the backend's address and what to check; the log
+    has the request's id.
+    """
     backend.raw["broken"] = answer
     reply = main.ask("/directAccess/raw/broken")
     assert reply.status == 502
+    [identity] = reply.all("x-request-id")
+    assert f"the backend at 127.0.0.1:{backend.port}" in logged(served, identity)
     assert f"the backend at 127.0.0.1:{backend.port} answered" in reply.message
 
 
@@ -388,10 +395,12 @@ def test_silent_backend(tight: Site, backend: Backend) -> None:
 @pytest.mark.parametrize(
     "cut", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"]
 )
-def test_answer_that_breaks(main: Site, backend: Backend, cut: bytes) -> None:
+def test_answer_that_breaks(served: Models, main: Site, backend: Backend, cut: bytes) -> None:
     """An answer that breaks off at the backend breaks off here too: it has no clean end."""
     backend.raw["cut"] = b"HTTP/1.1 200 OK\r\n" + cut
-    assert broken_off(main, "/directAccess/raw/cut") in (b"ab", b"abc")
+    identity = uuid4().hex
+    assert broken_off(main, "/directAccess/raw/cut", identity) in (b"ab", b"abc")
+    assert "cannot complete the answer of the backend" in logged(served, identity)
 
 
 def test_answer_that_stops(tight: Site, backend: Backend) -> None:
@@ -400,10 +409,23 @@ def test_answer_that_stops(tight: Site, backend: Backend) -> None:
     assert backend.asked[-1].left.wait(30)
 
 
-def broken_off(site: Site, path: str) -> bytes:
+def logged(served: Models, identity: str) -> str:
+    """Return the line that the log has of the request with this id."""
+    head = f"request {identity}: "
+    return wait_until(
+        lambda: next(
+            (str(e["line"]) for e in served.events("worker.output") if head in str(e.get("line"))),
+            "",
+        ),
+        what=head,
+    )
+
+
+def broken_off(site: Site, path: str, identity: str = "1") -> bytes:
     """Return what comes of an answer's body; it must not come to its end."""
     with site.connect() as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: {identity}\r\n\r\n"
+        sock.sendall(head.encode())
         data = b""
         try:
             while chunk := sock.recv(65_536):

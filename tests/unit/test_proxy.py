@@ -134,7 +134,7 @@ def test_refused_lengths(length: bytes, status: int) -> None:
 )
 def test_failures(error: type[httpx.TransportError], status: int) -> None:
     """Each way in which a backend may fail has its status; all but the client's own name it."""
-    refusal = ROUTE.refusal(error("text"))
+    refusal = ROUTE.refusal(error("text"), asked(b"/a/b/nim/x"))
     assert refusal.status == status
     assert ("[::1]:8000" in str(refusal)) == (status != 400)
     assert ((b"retry-after", b"1") in refusal.headers) == (status == 503)

@@ -108,21 +108,18 @@ class Route:
         status = answer.status_code
         # 101 comes unasked: an upgrade is never passed on.
         if not HTTPStatus.OK <= status < 600:  # noqa: PLR2004 - RFC 9110, section 15
-            raise Refusal(
-                HTTPStatus.BAD_GATEWAY,
-                f"cannot use what {self._where} answered: its status {status}",
-            )
+            text = f"cannot use what {self._where} answered: its status {status}"
+            _warn(answer.request, text)
+            raise Refusal(HTTPStatus.BAD_GATEWAY, text)
         drop = _NOT_TO_CLIENT
         if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             drop |= {b"content-length"}  # there is no body that could have it
         headers = [(name.lower(), value) for name, value in answer.headers.raw]
         return list(_without(headers, drop))
 
-    def refusal(self, error: httpx.TransportError) -> Refusal:
+    def refusal(self, error: httpx.TransportError, request: httpx.Request) -> Refusal:
         """Log that the backend did not answer; return what the client is told."""
-        log.warning(
-            "cannot get an answer from %s: %s: %s", self._where, type(error).__name__, error
-        )
+        _warn(request, f"cannot get an answer from {self._where}: {_said(error)}")
         failure = failure_of(error)
         message = failure.text.format(
             where=self._where,
@@ -132,10 +129,10 @@ class Route:
         full = failure.status == HTTPStatus.SERVICE_UNAVAILABLE
         return Refusal(failure.status, message, retry_after=RETRY_AFTER if full else None)
 
-    def broken(self, error: httpx.TransportError) -> BrokenAnswer:
+    def broken(self, error: httpx.TransportError, request: httpx.Request) -> BrokenAnswer:
         """Log that the backend's answer ended before its time; return what ends the connection."""
-        text = f"cannot complete the answer of {self._where}: {type(error).__name__}: {error}"
-        log.warning("%s", text)
+        text = f"cannot complete the answer of {self._where}: {_said(error)}"
+        _warn(request, text)
         return BrokenAnswer(errno.ECONNRESET, text)
 
     def _framing(self, headers: Headers) -> Headers:
@@ -220,6 +217,15 @@ def authority(backend: Backend) -> str:
     """Return `host:port`, as in a URL."""
     host = f"[{backend.host}]" if ":" in backend.host else backend.host
     return f"{host}:{backend.port}"
+
+
+def _warn(request: httpx.Request, text: str) -> None:
+    """Log what went wrong, with the id that the client was told."""
+    log.warning("request %s: %s", request.headers[REQUEST_ID], text)
+
+
+def _said(error: httpx.TransportError) -> str:
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def _without(headers: Headers, drop: frozenset[bytes]) -> Iterable[tuple[bytes, bytes]]:

@@ -147,7 +147,7 @@ class _Endpoint:
                     raise
                 return await client.send(request, stream=True)
         except httpx.TransportError as error:
-            raise self._route.refusal(error) from error
+            raise self._route.refusal(error, request) from error
 
 
 class _Body(httpx.AsyncByteStream):
@@ -198,7 +198,7 @@ class _Answer:
             async for chunk in response.aiter_raw():
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx.TransportError as error:
-            exchange.broken = route.broken(error)
+            exchange.broken = route.broken(error, response.request)
             raise exchange.broken from None
         await self._end(b"")
 

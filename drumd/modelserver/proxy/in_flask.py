@@ -126,7 +126,7 @@ class _View:
                     raise
                 return client.send(asked, stream=True)
         except httpx.TransportError as error:
-            raise self._route.refusal(error) from error
+            raise self._route.refusal(error, asked) from error
         except ClientGone:
             raise unread() from None
 
@@ -175,7 +175,7 @@ class _Relayed:
                 with watching(self._socket):
                     chunk = next(chunks, None)
             except httpx.TransportError as error:
-                raise self._route.broken(error) from None
+                raise self._route.broken(error, self._response.request) from None
             except ClientGone:
                 raise BrokenAnswer(errno.ECONNRESET, "the client is gone") from None
             if chunk is None:

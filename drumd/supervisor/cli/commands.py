@@ -120,11 +120,11 @@ COMMANDS = {
     ),
     "config": Command(
         "show the config in force, or what a reload would change",
-        "Print the config as drumd runs with it, and where each value came from; of `drumd server`\n"
-        "also the target and the runtime parameters. With `diff`, print what a reload would change,\n"
-        "and what each key takes: nothing (live), new workers, sockets, or a restart of drumd. Exit\n"
-        "code of `diff`: 0 nothing, 1 something, 4 it cannot be told, such as when the file is\n"
-        "invalid.",
+        "Print the config as drumd runs with it, and where each value came from; of `drumd\n"
+        "server` also the target and the runtime parameters. With `diff`, print what a reload\n"
+        "would change, and what each key takes: nothing (live), new workers, sockets, or a\n"
+        "restart of drumd. Exit code of `diff`: 0 nothing, 1 something, 4 it cannot be told,\n"
+        "such as when the file is invalid.",
         "drumctl config\ndrumctl config diff && echo nothing to reload",
         _config_arguments,
         asking.config,
