@@ -37,6 +37,9 @@ def render_problems(error: ConfigInvalid, *, color: bool = False) -> str:
     count = len(error.problems)
     blocks = [f"cannot use the config: {count} problem{'' if count == 1 else 's'}"]
     blocks += [_render_problem(problem, color=color) for problem in error.problems]
+    hints = [paint(f"warning: {hint}", YELLOW, color=color) for hint in error.hints]
+    if hints:
+        blocks.append("\n".join(hints))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -98,7 +98,7 @@ class Sources:
         found = [*findings, *errors(settings, from_file=bool(file))]
         problems += [_problem(item, layers) for item in found if not _concerns(item, wrong)]
         if problems:
-            raise ConfigInvalid(problems)
+            raise ConfigInvalid(problems, () if model is None else model.hints)
         warned = [] if model is None else list(model.warnings)
         # What a model server settles by itself, it also warns of.
         settled = set() if model is None else {("pools", MODEL_POOL, "runtime")}

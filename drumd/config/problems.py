@@ -34,8 +34,10 @@ class Problem:
 class ConfigInvalid(Exception):  # noqa: N818 - named after the fact, as exit code 78 is
     """cannot use the config."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], hints: Iterable[Problem] = ()) -> None:
         self.problems = list(problems)
+        self.hints = list(hints)
+        """What is allowed, and may be why something is missing: names that look misspelt."""
         super().__init__("cannot use the config: " + " | ".join(map(str, self.problems)))
 
 

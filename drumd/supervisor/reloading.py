@@ -169,7 +169,8 @@ class Reloader:
             return await asyncio.to_thread(self._loaded.sources.load)
         except ConfigInvalid as error:
             count = len(error.problems)
-            listed = "\n".join(f"  {problem}" for problem in error.problems)
+            hints = (f"warning: {hint}" for hint in error.hints)
+            listed = "\n".join(f"  {line}" for line in (*error.problems, *hints))
             raise RefusedError(
                 f"cannot use the changed config: {count} problem{'' if count == 1 else 's'}; "
                 f"drumd goes on with the one that it has\n{listed}"

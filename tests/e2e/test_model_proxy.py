@@ -424,8 +424,8 @@ def logged(served: Models, identity: str) -> str:
 def broken_off(site: Site, path: str, identity: str = "1") -> bytes:
     """Return what comes of an answer's body; it must not come to its end."""
     with site.connect() as sock:
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: {identity}\r\n\r\n"
-        sock.sendall(head.encode())
+        sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: {identity}\r\n\r\n"
+        sock.sendall(sent.encode())
         data = b""
         try:
             while chunk := sock.recv(65_536):

@@ -50,6 +50,23 @@ def test_a_file_becomes_predictions(model: Path, data: Path, tmp_path: Path) -> 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("queue", ["1", "none"])
+def test_misspelt_parameters_are_warned_of(
+    model: Path, data: Path, tmp_path: Path, queue: str
+) -> None:
+    """A variable that is nearly one of drumd's is told, also where another one is wrong."""
+    prefix = "MLOPS_RUNTIME_PARAM_"
+    done = run(
+        *("score", "--code-dir", model, "--input", data, "--output", tmp_path / "out.csv"),
+        environ={f"{prefix}CUSTOM_MODEL_QUEUE": queue, f"{prefix}DRUM_MAX_REQUEST_SIZ": "1"},
+    )
+    assert done.returncode == (78 if queue == "none" else 0)
+    warning, second, *_ = done.stderr.splitlines()
+    assert warning.startswith(f"drumd: warning: {prefix}DRUM_MAX_REQUEST_SIZ (environment): has no")
+    assert warning.endswith("; did you mean DRUM_MAX_REQUEST_SIZE?")
+    assert second.startswith("drumd: cannot use" if queue == "none" else "scored 25 rows")
+
+
 def test_streams_carry_csv_and_nothing_else(model: Path, data: Path) -> None:
     """From standard input to standard output; what the model prints goes to standard error."""
     done = run("score", "--code-dir", model, "--input", "-", given=data.read_bytes())

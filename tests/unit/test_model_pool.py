@@ -377,6 +377,15 @@ def test_a_variable_that_is_nearly_a_parameter_is_warned_of(
     assert meant == [f"{name}?" for name in told]
 
 
+def test_a_refused_config_comes_with_the_hints(model: Model) -> None:
+    """Where something is wrong, what looks misspelt is told below it: that may be why."""
+    told = model.refused(CUSTOM_MODEL_WORKERS=0, DRUM_SERVRE_TYPE="fastapi")
+    assert told.startswith("cannot use the config: 1 problem\n")
+    *_, last = told.splitlines()
+    assert last.startswith(f"warning: {PREFIX}DRUM_SERVRE_TYPE (environment): has no effect")
+    assert last.endswith("; did you mean DRUM_SERVER_TYPE?")
+
+
 # --- what workers are told ------------------------------------------------------------------------
 
 

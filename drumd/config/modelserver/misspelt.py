@@ -18,7 +18,7 @@ def misspelt_parameters(parameters: Parameters) -> Iterator[Problem]:
         name for name, each in parameters.by_name.items() if each.origin.startswith(ENVIRONMENT)
     }
     unsaid = sorted({*KNOWN, *parameters.defined} - said)  # who says both means both
-    for name, parameter in parameters.by_name.items():
+    for name in parameters.by_name:
         if name in KNOWN or name in parameters.defined:
             continue
         if name.startswith(_RESERVED):
@@ -33,5 +33,5 @@ def misspelt_parameters(parameters: Parameters) -> Iterator[Problem]:
             key=f"{PREFIX}{name}",
             message=message,
             suggestion=f"did you mean {meant}?" if meant else "",
-            origin=parameter.origin,
+            origin=ENVIRONMENT.strip(),  # its variable is the key
         )

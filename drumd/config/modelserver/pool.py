@@ -50,6 +50,8 @@ class PoolLayers:
     """None where there is no model directory to read."""
     problems: Sequence[Problem]
     warnings: Sequence[Problem]
+    hints: Sequence[Problem]
+    """Those of the warnings that count as well where something is wrong."""
 
 
 def pool_layers(
@@ -75,6 +77,7 @@ class _Reader:
     model: ModelInForce | None = None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    hints: list[Problem] = field(default_factory=list)
 
     def layers(self) -> PoolLayers:
         self.settled, self.parameters = LayerBuilder(self.here), LayerBuilder(self.here)
@@ -93,7 +96,8 @@ class _Reader:
             defaults=defaults.layer(),
             model=self.model,
             problems=self.problems,
-            warnings=self.warnings,
+            warnings=[*self.warnings, *self.hints],
+            hints=self.hints,
         )
 
     def _read(self, code_dir: Path) -> None:
@@ -108,7 +112,8 @@ class _Reader:
             )
         )
         self.problems += [*reading.problems, *missing]
-        self.warnings += [*choice.warnings, *misspelt_parameters(reading.parameters)]
+        self.warnings += choice.warnings
+        self.hints += misspelt_parameters(reading.parameters)
         for key, value, origin in keys_of(reading.parameters, choice.server):
             # A server that is not installed cannot look at its options.
             if not missing or "." not in key or not key.startswith(choice.server.runtime):

@@ -88,6 +88,7 @@ def run(given: argparse.Namespace) -> int:
 def _score(given: argparse.Namespace, shown: "_Shown") -> None:
     # Imported when needed: `--help` and a typing error are to be answered at once.
     from drumd.config.modelserver.invalid import ModelSettingsInvalid  # noqa: PLC0415
+    from drumd.config.modelserver.misspelt import misspelt_parameters  # noqa: PLC0415
     from drumd.modelserver.batch.chunks import Input  # noqa: PLC0415
     from drumd.modelserver.batch.resultfile import ResultFile  # noqa: PLC0415
 
@@ -98,6 +99,8 @@ def _score(given: argparse.Namespace, shown: "_Shown") -> None:
         standard = stack.enter_context(results_alone()) if output is None else None
         result = stack.enter_context(ResultFile(output, standard))
         reading = read_model(given)
+        for problem in misspelt_parameters(reading.parameters):
+            shown.warn(str(problem))
         if reading.problems:
             raise ModelSettingsInvalid(reading.problems)
         enter(reading.settings)
@@ -142,6 +145,10 @@ class _Shown:
         """Say what was done; this stays."""
         what = f"{self._rows} rows" if self._rows else name
         self._terminal.line(f"scored {what} in {time.monotonic() - self._began:.1f} s")
+
+    def warn(self, text: str) -> None:
+        """Say what is probably not meant; this stays."""
+        self._terminal.line(f"drumd: warning: {text}")
 
     def clear(self) -> None:
         """Take away what would stand in the way of a message."""
