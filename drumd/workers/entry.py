@@ -68,8 +68,9 @@ def _play(role: Role) -> Role | None:
         return role.serve()
     except BaseException as error:  # noqa: BLE001 - an app may raise SystemExit, or worse
         failure = failures.failed(role.doing, error)
-        role.control.send(failure)
+        # In this order, so that in the log, too, the traceback comes before what follows from it.
         complain(failure.error, failure.traceback)
+        role.control.send(failure)
         leave(EXIT_FAILED)
 
 
