@@ -26,7 +26,7 @@ class Problem:
 
     def __str__(self) -> str:
         value = "" if self.value is ABSENT else f" = {self.value!r}"
-        origin = f" ({self.origin})" if self.origin else ""
+        origin = f" ({self.origin})" if self.origin not in ("", self.key) else ""
         suggestion = f"; {self.suggestion}" if self.suggestion else ""
         return f"{self.key}{value}{origin}: {self.message}{suggestion}"
 

@@ -252,6 +252,15 @@ def test_invalid_settings_are_told_one_by_one(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "2 things to fix"
 
 
+def test_a_missing_directory_is_told(tmp_path: Path) -> None:
+    """A model directory that is not there is something to fix, without a traceback."""
+    done = run("validate", "--code-dir", tmp_path / "gone")
+    assert (done.returncode, done.stderr) == (78, "")
+    told, verdict = done.stdout.splitlines()
+    assert told.startswith(f"FAILED  settings: CODE_DIR = '{tmp_path}/gone': there is no such")
+    assert verdict == "1 thing to fix"
+
+
 def test_a_model_that_cannot_be_loaded_is_exit_code_3(tmp_path: Path) -> None:
     """The hook, its exception and its traceback are told; and which package differs before."""
     built = models.failing_load(tmp_path)

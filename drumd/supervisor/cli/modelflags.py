@@ -17,10 +17,11 @@ _VARIABLES = (
 _LABELS = "CLASS_LABELS"
 
 
-def add_model_flags(parser: Parser) -> None:
-    """Add the flags."""
+def add_model_flags(parser: Parser, *, or_here: bool) -> None:
+    """Add the flags; `or_here`: without a model directory the current one is it."""
     add = parser.add_argument
-    add("--code-dir", metavar="DIR", help="the model directory (or CODE_DIR; default: here)")
+    default = "; default: here" if or_here else ""
+    add("--code-dir", metavar="DIR", help=f"the model directory (or CODE_DIR{default})")
     add(
         "--target-type",
         metavar="TYPE",

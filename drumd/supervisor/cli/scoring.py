@@ -58,7 +58,7 @@ def arguments(parser: Parser) -> None:
         "custom.py has read_input_data)",
     )
     add("-v", "--verbose", action="store_true", help="a line for each chunk, not a bar")
-    add_model_flags(parser)
+    add_model_flags(parser, or_here=True)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def arguments(parser: Parser) -> None:
         metavar="HOST:PORT",
         help="where to serve (or ADDRESS; default: 127.0.0.1:8000)",
     )
-    add_model_flags(parser)
+    add_model_flags(parser, or_here=False)
     add("--url-prefix", metavar="PATH", help="what all paths begin with, such as /models/diabetes")
     add("--workers", metavar="N", help="how many, as with `drumd serve` (or CUSTOM_MODEL_WORKERS)")
     add("--preload", action="store_true", default=None, help="load the model once, and fork")

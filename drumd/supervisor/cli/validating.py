@@ -45,7 +45,7 @@ def arguments(parser: Parser) -> None:
     add("--input", metavar="FILE", help="data to try; of a table, its first 100 rows")
     add("--columns", metavar="FILE", help="names of the columns of a .mtx file, one a line")
     add("--json", action="store_true", help="one JSON document")
-    add_model_flags(parser)
+    add_model_flags(parser, or_here=True)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -74,7 +74,8 @@ def _validate(given: argparse.Namespace, out: TextIO) -> int:
         source = Input(absolute(given.input), absolute(given.columns))
         source.check()
     reading = read_model(given)
-    enter(reading.settings)
+    if not reading.problems:  # one may be that there is no such directory
+        enter(reading.settings)
     from drumd.modelserver.validation.validating import Validation  # noqa: PLC0415 - needs pandas
 
     validation = Validation(reading, source)
