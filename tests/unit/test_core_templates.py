@@ -112,6 +112,7 @@ def test_failed_template_and_its_slots_are_tried_again_together() -> None:
     world.post(Began())
     world.exit(1, EXIT)
     assert world.slot(0).retry_at == world.now + 300.0
+    assert pool_reason(world.pool).count(EXIT) == 1, "told of template and slots alike"
     world.to_deadline()
     assert [worker.kind for worker in world.workers()] == [Kind.TEMPLATE]
     settle(world)

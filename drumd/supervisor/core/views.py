@@ -168,7 +168,8 @@ def pool_reason(pool: Pool) -> str:
         worst = max(troubled, key=lambda slot: (slot.state is SlotState.FAILED, slot.since))
         text += f"; slot {worst.number}: {worst.reason}"
     for place in pool.templates:
-        if place.state in (SlotState.BACKOFF, SlotState.FAILED):
+        # A slot that failed with its template has said why already.
+        if place.state in (SlotState.BACKOFF, SlotState.FAILED) and place.reason not in text:
             text += f"; template of generation {place.number}: {place.reason}"
     if pool.rollout is not None:
         new = [s for s in slots if serves(pool, s) and _generation(pool, s) == target]
