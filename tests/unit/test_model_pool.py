@@ -464,6 +464,8 @@ def loaded_twice(model: Model, before: str, after: str, metadata: str = NAMED) -
         ("WORD: hello", "WORD: hello\n", {}),
         ("", "WORD: bye", {"WORD": ("hello", "bye")}),
         ("LOGIN: {a: 1}", "LOGIN: {a: 2}", {"LOGIN": ("***", "***")}),
+        ("LOGIN: {a: 1, 2: b}", "LOGIN: {2: b, a: 1}", {}),
+        ("LOGIN: {a: 1, 2: b}", "LOGIN: {a: true, 2: b}", {"LOGIN": ("***", "***")}),
         ("", "LOGIN: {a: 2}", {"LOGIN": (None, "***")}),
         ("", "BACKENDS: http://u:hunter2@h", {"BACKENDS": (None, "http://u:***@h")}),
         ("", "CUSTOM_MODEL_QUEUE: 5", {"CUSTOM_MODEL_QUEUE": (None, 5)}),

@@ -1,6 +1,5 @@
 """Which runtime parameters a reload changes, by name; the pool's keys know them by a digest."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ from drumd.config.diff import Change, Changes, diff
 from drumd.config.loading import Loaded
 from drumd.config.modelserver.command import POOL
 from drumd.config.modelserver.inforce import ModelInForce, ParameterInForce
-from drumd.config.modelserver.keys import DIGEST
+from drumd.config.modelserver.keys import DIGEST, comparable
 
 _PATH = ("pools", POOL)
 _DIGEST = (*_PATH, "environment", DIGEST)
@@ -66,8 +65,7 @@ def _of_parameters(
 
 
 def _text(parameter: ParameterInForce | None) -> str:
-    """Return what values are compared by: for Python alone, `true` would be 1."""
-    return "" if parameter is None else json.dumps(parameter.value, default=str, sort_keys=True)
+    return "" if parameter is None else comparable(parameter.value)
 
 
 def _listed(value: str | tuple[str, ...]) -> str | list[str]:

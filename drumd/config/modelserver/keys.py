@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 from drumd.config.modelserver import known
@@ -66,10 +67,21 @@ def digest(parameters: Parameters, target: Target) -> str:
         for name, parameter in parameters.by_name.items()
         if read_by_workers(name)
     }
-    said = json.dumps(
-        [values, target.type, target.labels, target.name], default=str, sort_keys=True
-    )
+    said = comparable([values, target.type, target.labels, target.name])
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def comparable(value: Any) -> str:
+    """Return a text that is another one for another value; for Python alone, `true` would be 1."""
+    return json.dumps(_sorted(value), default=str)
+
+
+def _sorted(value: Any) -> Any:
+    """Return the value with mappings as pairs: keys in YAML may be of several types."""
+    if isinstance(value, Mapping):
+        pairs = [[str(key), _sorted(inner)] for key, inner in value.items()]
+        return {"": sorted(pairs, key=itemgetter(0))}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_idle(parameter: Known, server: Server) -> bool:
