@@ -495,7 +495,8 @@ def test_websocket(main: Site, backend: Backend) -> None:
     )
     assert reply.status == 501
     assert reply.message == "ERROR: cannot pass a websocket on to the backend; use plain HTTP"
-    assert len(backend.asked) == before
+    # The backend may only now have noted what a test before had broken off.
+    assert "/socket" not in [asked.target for asked in backend.asked[before:]]
 
 
 # --- clients that go, and the rest that stays ---------------------------------------------------
