@@ -459,6 +459,43 @@ def test_slot_that_is_held_back_leaves_the_first_new_worker_to_another() -> None
     assert state(world, number) is OperationState.DONE
 
 
+def test_first_new_worker_is_sent_again_when_its_slot_is_scaled_away() -> None:
+    """Also when the kernel holds the one that was sent before: nothing comes of it any more."""
+    world = World(size=2, policy=Policy(max_surge=1)).begin()
+    world.exit(2, "exit 1")
+    number = world.reload()
+    (sent,) = [w for w in world.workers(WorkerState.STARTING) if w.generation == 2]
+    assert sent.slot == 1
+    world.post(Reconfigured(policy=world.pool.policy, size=1))
+    while not world.worker(sent.attempt).stuck:
+        world.to_deadline()
+    world.to_deadline()  # slot 0 goes on to be replaced: there is one more try
+    assert [w.generation for w in world.workers(WorkerState.STARTING)] == [2]
+    settle(world)
+    assert state(world, number) is OperationState.DONE
+
+
+def test_rollout_ends_when_all_serve_it_but_a_slot_that_is_given_up() -> None:
+    """There is nothing left to replace then, and that slot gets no worker."""
+    policy = Policy(max_unavailable=2, tight=Tight.NO_SURGE)
+    world = World(size=2, policy=policy).begin()
+    world.submit(OperationKind.RESTART, slot=0)
+    while not world.worker(1).stuck:
+        world.to_deadline()
+        for worker in world.workers(WorkerState.STARTING):
+            world.ready(worker.attempt)
+    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
+    number = world.reload()
+    while world.slot(0).state is not SlotState.FAILED:
+        world.to_deadline()
+    world.exit(2, "exit 0")
+    assert state(world, number) is OperationState.RUNNING
+    (first,) = world.workers(WorkerState.STARTING)
+    world.ready(first.attempt)
+    assert state(world, number) is OperationState.FAILED
+    assert "slot 0 is given up" in world.finished[number].reason
+
+
 # --- taken back, superseded, stopped ------------------------------------------------------------
 
 

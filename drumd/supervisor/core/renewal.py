@@ -1,25 +1,20 @@
 """Renewal: outdated workers are replaced, within the budget, for whatever reason they are.
 
-A rollout, a rollback, a restart and a recycle all mark workers as outdated; how many are replaced
-at a time is decided here alone: `max_surge` new ones may start beside the old ones, and where that
-is not possible `max_unavailable` slots may go without. Draining workers do not count, but bound
-the whole: there are never more than two for each slot.
+A rollout, a rollback, a restart and a recycle all mark workers as outdated; which of them are
+replaced, and when, is decided here alone.
 """
 
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, rollouts, slots
+from drumd.supervisor.core import budget, ending, rollouts, slots
 from drumd.supervisor.core.draft import Draft
-from drumd.supervisor.core.model import Cause, Kind, Pool, Slot, SlotState, Worker, WorkerState
+from drumd.supervisor.core.model import Kind, Pool, Slot, SlotState, Worker, WorkerState
 from drumd.supervisor.core.views import (
     first_settles_at,
-    has_room,
     incumbent,
-    may_be_down,
+    is_unproven,
     outdated,
-    ready_spare,
     ready_template,
-    serves,
     target_generation,
     templated,
     wanted_slots,
@@ -35,7 +30,7 @@ def renew(draft: Draft) -> None:
     target = target_generation(draft.pool)
     if target in templated(draft.pool) and ready_template(draft.pool, target) is None:
         return  # nothing of the target generation can start yet
-    if _is_unproven(draft.pool):
+    if is_unproven(draft.pool):
         _send_first(draft)
         return
     settled_at = first_settles_at(draft.pool)
@@ -45,10 +40,6 @@ def renew(draft: Draft) -> None:
     rollouts.get_on(draft)
     for slot in wanted_slots(draft.pool):
         _renew(draft, slot.number)
-
-
-def _is_unproven(pool: Pool) -> bool:
-    return pool.rollout is not None and not pool.rollout.proven
 
 
 def _drop_outdated_starts(draft: Draft) -> None:
@@ -73,8 +64,9 @@ def _send_first(draft: Draft) -> None:
     """Start one worker of an unproven generation, where it takes the least away."""
     pool = draft.pool
     target = target_generation(pool)
-    if any(w.generation == target and w.kind is Kind.SLOT for w in pool.workers.values()):
-        return
+    for worker in pool.workers.values():
+        if worker.generation == target and worker.kind is Kind.SLOT and not worker.stuck:
+            return
     free = [slot for slot in wanted_slots(pool) if not slots.is_held(draft, slot)]
     if any(slot.next_generation == target for slot in free):
         return  # it waits for the end of the worker before it
@@ -118,11 +110,10 @@ def _replace(draft: Draft, slot: Slot, worker: Worker, why: str) -> bool:
     """Begin to replace a worker that serves, if the budget allows; say so."""
     pool = draft.pool
     target = target_generation(pool)
-    spare = ready_spare(pool, target) is not None and _may_go_on(pool, worker)
-    if spare or _may_surge(pool, worker):
+    if budget.may_start_beside(pool, worker):
         slots.fill(draft, replace(slot, reason=why), why, succeed=True, generation=target)
         return True
-    if not _may_go_without(pool, worker):
+    if not budget.may_go_without(pool, worker):
         return False
     reason = f"{why}; its slot goes without meanwhile, as the budget says"
     ending.retire(draft, worker, slots.cause_of(draft, worker), reason)
@@ -130,33 +121,3 @@ def _replace(draft: Draft, slot: Slot, worker: Worker, why: str) -> bool:
     left = draft.pool.slots[slot.number]
     draft.put_slot(replace(left, reason=why, next_generation=target))
     return True
-
-
-def _unserved(pool: Pool) -> list[Slot]:
-    return [slot for slot in wanted_slots(pool) if not serves(pool, slot)]
-
-
-def _may_go_on(pool: Pool, worker: Worker) -> bool:
-    """Say whether the others serve, so that this one may be replaced.
-
-    New workers that fall as soon as they are ready must not replace the last good one. But an
-    unproven generation may be what mends the others, and an operator's restart ends by itself when
-    one of its slots fails: another one that has is no reason against it.
-    """
-    alive = sum(w.kind is Kind.SLOT and not w.stuck for w in pool.workers.values())
-    if alive >= 2 * pool.size + pool.policy.max_surge:
-        return False
-    down = _unserved(pool)
-    if worker.outdated and worker.outdated_by is Cause.OPERATOR:
-        down = [slot for slot in down if slot.state is not SlotState.FAILED]
-    return _is_unproven(pool) or len(down) <= pool.policy.max_unavailable
-
-
-def _may_surge(pool: Pool, worker: Worker) -> bool:
-    starting = sum(slot.successor is not None for slot in pool.slots)
-    return starting < pool.policy.max_surge and has_room(pool) and _may_go_on(pool, worker)
-
-
-def _may_go_without(pool: Pool, worker: Worker) -> bool:
-    """Say whether a slot may lose its worker before the next one is ready."""
-    return len(_unserved(pool)) < may_be_down(pool) and _may_go_on(pool, worker)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from drumd.supervisor.core import ending, slots
+from drumd.supervisor.core import budget, ending, slots
 from drumd.supervisor.core.draft import Draft
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import (
@@ -10,6 +10,7 @@ from drumd.supervisor.core.model import (
     Kind,
     Operation,
     OperationState,
+    Pool,
     Rollout,
     SlotState,
     Tight,
@@ -20,7 +21,7 @@ from drumd.supervisor.core.views import (
     first_settles_at,
     has_room,
     incumbent,
-    may_be_down,
+    outdated,
     serves,
     wanted_slots,
 )
@@ -67,15 +68,26 @@ def deadlock(draft: Draft) -> str:
     if len(held) < len(failed) and pool.rollout is not None:
         return ""  # the first new worker goes there
     surges = pool.policy.max_surge and has_room(pool)
-    if len(held) == len(wanted):
+    if held and len(held) == len(failed) and not _may_get_on(pool):
         reason = f"slot {held[0].number} is given up: {held[0].reason}"
-    elif surges or len(failed) < may_be_down(pool):
+    elif surges or len(failed) < budget.may_be_down(pool):
         reason = ""
     elif failed:
         reason = f"slot {failed[0].number} is down, so no other may be: {failed[0].reason}"
     else:
         reason = refusal(draft, template=False)
     return reason
+
+
+def _may_get_on(pool: Pool) -> bool:
+    """Say whether an outdated worker may be replaced, now or when its slot has waited."""
+    return any(
+        slot.renew_at is not None
+        or budget.may_start_beside(pool, worker)
+        or budget.may_go_without(pool, worker)
+        for slot in wanted_slots(pool)
+        if (worker := incumbent(pool, slot)) is not None and outdated(pool, worker)
+    )
 
 
 def begin(draft: Draft, operation: Operation) -> None:
@@ -108,7 +120,8 @@ def prove(draft: Draft, worker: Worker) -> None:
     reason = f"the first worker of generation {rollout.generation} is ready"
     draft.tell(Happened.ROLLOUT_PROVEN, reason, worker=worker)
     for slot in wanted_slots(draft.pool):
-        if slot.state in (SlotState.BACKOFF, SlotState.FAILED):
+        waits = slot.state in (SlotState.BACKOFF, SlotState.FAILED)
+        if waits and not slots.is_held(draft, slot):
             slots.pardon(draft, slot, reason)
 
 

@@ -52,6 +52,11 @@ def target_generation(pool: Pool) -> int:
     return pool.generation if pool.rollout is None else pool.rollout.generation
 
 
+def is_unproven(pool: Pool) -> bool:
+    """Say whether a rollout is on its way of whose generation no worker has been ready yet."""
+    return pool.rollout is not None and not pool.rollout.proven
+
+
 def vacancy_generation(pool: Pool) -> int:
     """Return the generation that fills a slot without a worker: one that has proved to work."""
     rollout = pool.rollout
@@ -116,14 +121,6 @@ def first_settles_at(pool: Pool) -> float | None:
 def has_room(pool: Pool) -> bool:
     """Say whether the memory takes another worker beside those that there are."""
     return pool.room is None or pool.policy.tight is Tight.IGNORE or pool.room.workers > 0
-
-
-def may_be_down(pool: Pool) -> int:
-    """Return how many slots may be without a ready worker for the sake of replacing workers."""
-    allowed = pool.policy.max_unavailable
-    return (
-        max(1, allowed) if not has_room(pool) and pool.policy.tight is Tight.NO_SURGE else allowed
-    )
 
 
 def can_spare(pool: Pool) -> bool:
