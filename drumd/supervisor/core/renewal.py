@@ -64,9 +64,9 @@ def _send_first(draft: Draft) -> None:
     """Start one worker of an unproven generation, where it takes the least away."""
     pool = draft.pool
     target = target_generation(pool)
-    for worker in pool.workers.values():
-        if worker.generation == target and worker.kind is Kind.SLOT and not worker.stuck:
-            return
+    sent = [w for w in pool.workers.values() if w.generation == target and w.kind is Kind.SLOT]
+    if any(not worker.stuck for worker in sent):
+        return
     free = [slot for slot in wanted_slots(pool) if not slots.is_held(draft, slot)]
     if any(slot.next_generation == target for slot in free):
         return  # it waits for the end of the worker before it
