@@ -93,7 +93,13 @@ def _http_error(service: Service, error: HTTPException) -> Any:
             return _response(service.not_allowed(request.method, request.path, allowed))
         if isinstance(error, NotFound):
             return _response(service.not_found(request.path))
-    return _response(error_answer(error.description or error.name, error.code or 500))
+    answer = error_answer(error.description or error.name, error.code or 500)
+    response = _response(answer)
+    # Such as WWW-Authenticate, without which no browser asks for a password.
+    response.headers.extend(
+        (name, value) for name, value in error.get_headers() if name != "Content-Type"
+    )
+    return response
 
 
 def _response(answer: Answer) -> Response:

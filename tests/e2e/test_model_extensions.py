@@ -12,6 +12,8 @@ from tests.models import Built
 
 FLASK = """
     from flask import abort, jsonify, request
+    from werkzeug.datastructures import WWWAuthenticate
+    from werkzeug.exceptions import TooManyRequests, Unauthorized
 
     def init_app(app):
         @app.before_request
@@ -39,6 +41,14 @@ FLASK = """
         @app.get("/gone")
         def gone():
             abort(410, "it was here")
+
+        @app.get("/private")
+        def private():
+            raise Unauthorized("your name, please", www_authenticate=WWWAuthenticate("basic"))
+
+        @app.get("/busy")
+        def busy():
+            raise TooManyRequests("not so fast", retry_after=7)
 """
 FASTAPI = """
     from fastapi import HTTPException, Request
@@ -68,6 +78,14 @@ FASTAPI = """
         @app.get("/gone")
         def gone():
             raise HTTPException(410, "it was here")
+
+        @app.get("/private")
+        def private():
+            raise HTTPException(401, "your name, please", {"WWW-Authenticate": "Basic"})
+
+        @app.get("/busy")
+        def busy():
+            raise HTTPException(429, "not so fast", {"Retry-After": "7"})
 """
 TOKEN = {"Authorization": "Bearer letmein"}
 DATA = b"mood\nfine\n"
@@ -106,6 +124,8 @@ REQUESTS = {
     "a method of neither": Asked("PUT", "/ping", 405, headers=TOKEN),
     "not mine": Asked("POST", "/mine/7", 405, headers=TOKEN),
     "gone": Asked("GET", "/gone", 410, headers=TOKEN),
+    "private": Asked("GET", "/private", 401, headers=TOKEN),
+    "busy": Asked("GET", "/busy", 429, headers=TOKEN),
 }
 
 
@@ -119,6 +139,8 @@ def test_extensions_see_every_route_and_differ_in_nothing(servers: dict[str, Mod
         assert told["nobody"]["body"] == {"message": "ERROR: the token is wrong"}
         assert told["nobody"]["headers"]["x-request-id"] == "made"
         assert told["gone"]["body"] == {"message": "ERROR: it was here"}
+        assert told["private"]["headers"]["www-authenticate"] == "Basic"
+        assert told["busy"]["headers"]["retry-after"] == "7"
         assert told["mine"]["body"] == {"number": 7}
         # Flask answers OPTIONS and HEAD for what an extension adds; FastAPI does not.
         assert "PUT" not in told["a method of neither"]["headers"]["allow"]
