@@ -343,6 +343,34 @@ def test_a_missing_package_is_named_with_its_extra(
     assert told.endswith(f"run pip install 'drumd[{extra}]'")
 
 
+@pytest.mark.parametrize(
+    ("package", "content_type"),
+    [
+        ("scipy", "text/mtx"),
+        ("pyarrow", "application/vnd.apache.arrow.stream"),
+        ("pyarrow", "application/vnd.apache.arrow.file"),
+    ],
+)
+def test_a_format_whose_package_is_missing_is_refused_with_its_extra(
+    tmp_path: Path, package: str, content_type: str
+) -> None:
+    """Other formats are read without it; who sends this one is told what to send or install."""
+    models.with_custom(tmp_path, "def score(data, model): return data.a")
+    script = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        + dedent(LOAD_IT)
+        + "from drumd.modelserver.errors import RequestError\n"
+        "assert model.predict(Payload(b'a\\n1\\n')).values == [1.0]\n"
+        f"try:\n    model.predict(Payload(b'x', {content_type!r}))\n"
+        "except RequestError as error:\n    print(int(error.status), error)"
+    )
+    told = in_own_process(script, tmp_path, "regression")
+    assert told == (
+        f"415 cannot read data of the content type {content_type!r}: {package} is not installed "
+        "where the model is; send text/csv, or run pip install 'drumd[model]' there"
+    )
+
+
 def test_a_pickle_of_an_unknown_package_says_what_to_install(tmp_path: Path) -> None:
     """A model of some other library names the module that it needs."""
     (tmp_path / "model.pkl").write_bytes(b"cno_such_library\nModel\n.")

@@ -36,7 +36,16 @@ def read(payload: Payload) -> Any:
     reader = format_of(media_type)
     if not payload.data or payload.data.isspace():
         raise EmptyDataError("cannot read the data: the body is empty; send rows with a header")
-    return importlib.import_module(f"{__name__}.{reader}").read(payload, media_type)
+    try:
+        module = importlib.import_module(f"{__name__}.{reader}")
+    except ModuleNotFoundError as error:
+        package = (error.name or reader).partition(".")[0]
+        raise RequestError(
+            f"cannot read data of the content type {media_type.name!r}: {package} is not "
+            f"installed where the model is; send {CSV}, or run pip install 'drumd[model]' there",
+            _UNSUPPORTED,
+        ) from None
+    return module.read(payload, media_type)
 
 
 def format_of(media_type: MediaType) -> str:
