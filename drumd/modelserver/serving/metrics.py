@@ -16,8 +16,8 @@ _requests = Counter(
 )
 _durations = Histogram(
     "model_request_seconds",
-    "Seconds from a request to the end of its answer, by route.",
-    ("route",),
+    "Seconds from a request to the end of its answer, by route and status.",
+    ("route", "status"),
     buckets=_SECONDS,
 )
 _in_flight = Gauge(
@@ -41,15 +41,15 @@ _hooks = Histogram(
 
 def began(route: str) -> None:
     """Count a request that is being answered."""
-    _of_route(route)[0].inc()
+    _of_route(route).inc()
 
 
 def ended(route: str, method: str, status: int, seconds: float) -> None:
     """Count a request whose answer is complete."""
-    in_flight, durations = _of_route(route)
-    in_flight.dec()
+    _of_route(route).dec()
+    requests, durations = _of_status(route, method if method in _METHODS else "other", status)
+    requests.inc()
     durations.observe(seconds)
-    _of_status(route, method if method in _METHODS else "other", status).inc()
 
 
 def hook_took(hook: str, seconds: float) -> None:
@@ -59,13 +59,13 @@ def hook_took(hook: str, seconds: float) -> None:
 
 # To find a metric by its labels takes longer than to count it.
 @cache
-def _of_route(route: str) -> tuple[Gauge, Histogram]:
-    return _in_flight.labels(route), _durations.labels(route)
+def _of_route(route: str) -> Gauge:
+    return _in_flight.labels(route)
 
 
 @cache
-def _of_status(route: str, method: str, status: int) -> Counter:
-    return _requests.labels(route, method, str(status))
+def _of_status(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    return _requests.labels(route, method, str(status)), _durations.labels(route, str(status))
 
 
 def loaded(seconds: float) -> None:
