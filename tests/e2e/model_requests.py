@@ -3,12 +3,23 @@
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from drumd.config.modelserver.target import TargetType
 from drumd.modelserver.payload import Payload
 from tests.e2e.model_servers import Asked
 from tests.models import Built
-from tests.models.built import ARROW_FILE, ARROW_STREAM, CSV, JSON, arrow_of, csv_of, json_of
+from tests.models.built import (
+    ARROW_FILE,
+    ARROW_STREAM,
+    CSV,
+    JSON,
+    arrow_of,
+    csv_of,
+    json_of,
+    matrix_market_of,
+)
+from tests.models.hooked import FAILING_HOOKS
 
 MAX_BODY = 200_000
 _BOUNDARY = "-----here"
@@ -41,8 +52,9 @@ def form_of(payload: Payload) -> bytes:
 
 
 READING = {
-    path or "/": Asked("GET", path)
-    for path in ("", "/", "/ping", "/ping/", "/health", "/info", "/capabilities", "/models/")
+    path: Asked("GET", path)
+    for each in ("", "/ping", "/health", "/info", "/capabilities", "/models", "/v1/models")
+    for path in (each, f"{each}/")
     if path
 }
 """What every model answers to."""
@@ -91,7 +103,15 @@ def table_requests(built: Built) -> dict[str, Asked]:
         "arrow file": ask(arrow_of(frame, ARROW_FILE).data, ARROW_FILE),
         "form": ask(form_of(built.payload), FORM),
         "form of a file": ask(form(part("X", data, "x.csv", "application/octet-stream")), FORM),
+        "form of arrow": ask(form(part("X", arrow_of(frame).data, "x.arrow")), FORM),
         "form of json": ask(form(part("X", json_of(frame).data, "x.json")), FORM),
+        "byte order mark": ask(b"\xef\xbb\xbf" + data),
+        "line ends of windows": ask(data.replace(b"\n", b"\r\n")),
+        "quoted": ask(quoted(data)),
+        "json with a byte order mark": ask(b"\xef\xbb\xbf" + json_of(frame).data, JSON),
+        "json in utf-16": ask(
+            json_of(frame).data.decode().encode("utf-16"), f"{JSON}; charset=utf-16"
+        ),
         "columns in another order": ask(csv_of(frame[frame.columns[::-1]]).data),
         "utf-16": ask(data.decode().encode("utf-16"), f"{CSV}; charset=utf-16"),
         "latin-1": ask(data, f"{CSV}; charset=latin-1"),
@@ -112,6 +132,63 @@ def table_requests(built: Built) -> dict[str, Asked]:
         "unknown content type": ask(data, "application/x-parquet", 415),
         "no media type at all": ask(data, "csv", 415),
         "random bytes": ask(bytes(range(256)) * 4, status=422),
+    }
+
+
+SAME_ROWS = (
+    "form", "form of a file", "byte order mark", "line ends of windows", "quoted", "utf-16",
+    "latin-1", "chunked", "no content type",
+)  # fmt: skip
+"""Requests of `table_requests` that send the rows of `/predict` in another way."""
+
+
+def quoted(data: bytes) -> bytes:
+    """Return a CSV with quotes around each of its fields."""
+    lines = (b",".join(b'"%b"' % field for field in line.split(b",")) for line in data.splitlines())
+    return b"\n".join(lines)
+
+
+def transform_requests(built: Built) -> dict[str, Asked]:
+    """Return a table, and a sparse matrix, in each format and out of form."""
+    frame = built.frame
+
+    def ask(payload: Payload, path: str = "/transform", status: int = 200) -> Asked:
+        return Asked("POST", path, status, payload.data, payload.content_type)
+
+    matrix, named = matrix_market_of(frame), matrix_market_of(frame, list(frame.columns))
+    return {
+        "json": ask(json_of(frame)),
+        "arrow stream": ask(arrow_of(frame)),
+        "arrow file": ask(arrow_of(frame, ARROW_FILE), "/transform/"),
+        "matrix": ask(matrix),
+        "matrix, slash": ask(matrix, "/transform/"),
+        "form": ask(Payload(form_of(built.payload), FORM)),
+        "form of arrow": ask(Payload(form_of(arrow_of(frame)), FORM)),
+        "form of a matrix": ask(Payload(form_of(matrix), FORM)),
+        "form of a matrix with names": ask(Payload(form_of(named), FORM)),
+        "names for another matrix": ask(
+            Payload(form_of(replace(named, columns=b"a")), FORM), status=422
+        ),
+        "other columns": ask(Payload(b"a,b\n1\n", CSV), status=422),
+        "unknown content type": ask(Payload(b"a,b\n1,2\n", "image/png"), status=415),
+    }
+
+
+def hook_requests(built: Built) -> dict[str, Asked]:
+    """Return bytes of no format that drumd knows, and those that each hook fails for."""
+    data = built.payload.data
+
+    def ask(body: bytes, status: int = 200, content_type: str | None = None) -> Asked:
+        return Asked("POST", "/predictions", status, body, content_type)
+
+    return {
+        "any type": ask(data, 200, "image/png"),
+        "no type": ask(data),
+        "csv that is none": ask(data, 200, CSV),
+        "form": ask(form(part("X", data, "x.png", "image/png")), 200, FORM),
+        "form without X": ask(form(part("Y", data)), 422, FORM),
+        **{hook: ask(hook.encode(), 500) for hook in FAILING_HOOKS},
+        **{f"{hook}, own status": ask(f"{hook} 451".encode(), 451) for hook in FAILING_HOOKS},
     }
 
 

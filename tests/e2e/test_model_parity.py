@@ -1,5 +1,6 @@
 """Flask, gunicorn and FastAPI give the same answers, but for a short list of differences."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,20 @@ from tests.e2e.model_requests import (
     FORM,
     MAX_BODY,
     READING,
+    SAME_ROWS,
     chat_requests,
     data_requests,
     form_of,
+    hook_requests,
     mood_requests,
     protocol_requests,
     table_requests,
+    transform_requests,
     unstructured_requests,
 )
 from tests.e2e.model_servers import TYPES, Asked, ModelServer, all_types, answers
 from tests.models import Built
-from tests.models.built import CSV
+from tests.models.built import CSV, JSON
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,17 @@ LABELS = ("grün", "日本", 'a"b\\c')
 
 
 def unicode(directory: Path) -> Built:
-    """Build a model with labels and columns beyond ASCII."""
+    """Build a model with labels and columns beyond ASCII, which its model-metadata.yaml names."""
+    metadata = {"targetType": "multiclass", "inferenceModel": {"classLabels": LABELS}}
+    (directory / "model-metadata.yaml").write_text(json.dumps(metadata))  # JSON is YAML
     target = Target(TargetType.MULTICLASS, LABELS)
     return models.with_custom(directory, UNICODE, target)
+
+
+def doubling(directory: Path) -> Built:
+    """Build a transform of anything that can be multiplied: tables and sparse matrices."""
+    source = "def transform(data, model):\n    return data * 2\n"
+    return models.with_custom(directory, source, Target(TargetType.TRANSFORM))
 
 
 MOODS = {
@@ -89,10 +101,21 @@ MOODS = {
 }
 
 Requests = Callable[[Built], Mapping[str, Asked]]
+FLAGS = ("--target-type=multilabel", "--class-labels", "large", "wide")
 
 
 def tables(built: Built) -> dict[str, Asked]:
     return data_requests(built) | table_requests(built)
+
+
+def texts(built: Built) -> dict[str, Asked]:
+    requests = {
+        path: Asked("POST", path, 200, built.payload.data, CSV)
+        for each in ("/predict", "/predictions", "/invocations")
+        for path in (each, f"{each}/")
+    }
+    hello = b'{"messages": [{"role": "user", "content": "hi"}]}'
+    return requests | {"no chat": Asked("POST", "/v1/chat/completions", 422, hello, JSON)}
 
 
 def matrices(built: Built) -> dict[str, Asked]:
@@ -124,8 +147,29 @@ MODELS: dict[str, tuple[Callable[[Path], Built], Requests, dict[str, Any]]] = {
         {"prefix": "/m"},
     ),
     "chat": (models.chat, lambda built: data_requests(built) | chat_requests(), {}),
-    "transform": (models.transform, data_requests, {}),
-    "unicode": (unicode, data_requests, {}),
+    "transform": (
+        doubling,
+        lambda built: data_requests(built) | transform_requests(built),
+        {"prefix": "/t"},
+    ),
+    # Labels come from the environment, but for these two: from the model's file, and from flags.
+    "unicode": (unicode, data_requests, {"environ": {"TARGET_TYPE": "", "CLASS_LABELS": ""}}),
+    "multilabel": (
+        models.multilabel,
+        tables,
+        {
+            "arguments": FLAGS,
+            "environ": {"TARGET_TYPE": "multiclass", "CLASS_LABELS": "x,y"},
+            "prefix": "/l",
+        },
+    ),
+    "anomaly": (models.anomaly, data_requests, {}),
+    "text": (models.text_generation, texts, {}),
+    "hooks": (
+        models.failing_hooks,
+        lambda built: data_requests(built) | hook_requests(built),
+        {},
+    ),
     "moody": (
         models.moody,
         lambda built: protocol_requests(built.payload.data) | mood_requests(MOODS),
@@ -148,7 +192,9 @@ def test_the_answers_are_the_same(name: str, tmp_path: Path) -> None:
         assert_statuses(requests, found)
         for other in TYPES[1:]:
             assert_equal(found["flask"], found[other], other)
+        assert_right(built, found["flask"])
         assert_stats_are_alike(servers)
+        assert_prefixed(servers)
 
 
 def assert_statuses(
@@ -161,6 +207,24 @@ def assert_statuses(
         if told[name]["status"] != asked.status and name not in allowed(each)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def assert_right(built: Built, told: Mapping[str, Document]) -> None:
+    """The target is the model's, and rows are answered alike however they were sent."""
+    info = told["/info"]["body"]
+    assert info["targetType"] == built.target.type
+    assert info["labels"] == list(built.target.labels)
+    for name in SAME_ROWS:
+        if name in told and "/predict" in told:
+            assert told[name]["body"] == told["/predict"]["body"], name
+
+
+def assert_prefixed(servers: Mapping[str, ModelServer]) -> None:
+    """With a prefix, the root is the prefix itself, and nothing answers without it."""
+    for each, server in servers.items():
+        if server.prefix:
+            assert server.get("").json() == {"message": "OK"}, each
+            assert ModelServer(server.daemon, server.port).get("/ping").status == 404, each
 
 
 def assert_equal(flask: Mapping[str, Document], told: Mapping[str, Document], other: str) -> None:
@@ -194,6 +258,7 @@ def assert_stats_are_alike(servers: Mapping[str, ModelServer]) -> None:
     shapes = []
     for server in servers.values():
         stats = server.get("/stats").json()
+        assert server.get("/stats/").json().keys() == stats.keys()
         requests = stats.pop("requests")
         counts = {name: (each["count"], each["errors"]) for name, each in requests.items()}
         # An unknown method and /openapi.json are answered in one server alone.

@@ -8,6 +8,7 @@ from tests.models.built import Built
 from tests.models.generative import chat, chat_hook, text_generation
 from tests.models.hooked import (
     binary_hooks,
+    failing_hooks,
     failing_load,
     moody,
     slow,
@@ -30,6 +31,7 @@ __all__ = [
     "binary_hooks",
     "chat",
     "chat_hook",
+    "failing_hooks",
     "failing_load",
     "moody",
     "multiclass",

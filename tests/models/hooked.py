@@ -62,6 +62,54 @@ def binary_hooks(directory: Path) -> Built:
     )
 
 
+FAILING_HOOKS = ("read_input_data", "transform", "score", "post_process")
+
+
+def failing_hooks(directory: Path) -> Built:
+    """Build a model with all hooks of a prediction; it answers any bytes with twice their length.
+
+    Data that begin with the name of a hook make this one fail, with the status behind the name.
+    """
+    source = """
+        import drumd
+
+        def meet(hook, data):
+            name, _, status = data.decode().partition(" ")
+            if name == hook:
+                if status:
+                    raise drumd.ModelError(f"not in {hook}", status=int(status))
+                raise LookupError(f"no way through {hook}")
+
+        def init(code_dir):
+            global directory
+            directory = code_dir
+
+        def load_model(code_dir):
+            assert directory == code_dir
+            return {"factor": 2}
+
+        def read_input_data(input_binary_data):
+            meet("read_input_data", input_binary_data)
+            return input_binary_data
+
+        def transform(data, model):
+            meet("transform", data)
+            return [data]
+
+        def score(data, model):
+            meet("score", data[0])
+            model["last"] = data[0]
+            return [len(each) for each in data]
+
+        def post_process(predictions, model):
+            meet("post_process", model["last"])
+            return predictions * model["factor"]
+    """
+    (directory / "custom.py").write_text(dedent(source))
+    payload = Payload(bytes(range(128)), "application/x-own")
+    return Built(directory, Target(TargetType.REGRESSION), payload)
+
+
 def transform(directory: Path) -> Built:
     """Build a model that turns a and b into their sum and their product."""
     return with_custom(
