@@ -308,25 +308,30 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, code_dir: Path) -> Non
     assert "# flag --workers" in blocks["pools.model.workers"]
 
 
-def test_a_model_that_fails_to_load_ends_drumd(daemon: Start, code_dir: Path) -> None:
-    """Exit 3, with the hook and the exception, after one attempt."""
+@pytest.mark.parametrize(
+    ("server_type", "arguments"),
+    [("flask", ()), ("gunicorn", ("--preload",)), ("fastapi", ()), ("fastapi", ("--preload",))],
+)
+def test_a_model_that_fails_to_load_ends_drumd(
+    daemon: Start, code_dir: Path, server_type: str, arguments: tuple[str, ...]
+) -> None:
+    """Exit 3, with the hook and the exception, after one attempt, of a worker or its template."""
     (code_dir / "custom.py").write_text(
         "def load_model(code_dir):\n    raise OSError('the weights are not here')\n"
         "def score(data, model):\n    return data\n"
     )
-    for server_type, more in (("flask", ()), ("fastapi", ("--preload",))):
-        started = daemon(
-            *("server", "--code-dir", str(code_dir), "--target-type", "regression"),
-            *("--address", f"127.0.0.1:{free_port()}", *more),
-            environ=environment(code_dir.parent, None, {"DRUM_SERVER_TYPE": server_type}),
-        )
-        assert started.wait() == DaemonExit.START_FAILED
-        *_, last = started.text().splitlines()
-        assert last.startswith("drumd: cannot go on: pool model never became ready: ")
-        assert "load_model in custom.py raised OSError: the weights are not here" in last
-        spawned = [line for line in started.log() if line["event"].endswith(".spawned")]
-        assert len(spawned) == 1
-        check_told_once(started, "OSError: the weights are not here")
+    started = daemon(
+        *("server", "--code-dir", str(code_dir), "--target-type", "regression"),
+        *("--address", f"127.0.0.1:{free_port()}", *arguments),
+        environ=environment(code_dir.parent, None, {"DRUM_SERVER_TYPE": server_type}),
+    )
+    assert started.wait() == DaemonExit.START_FAILED
+    *_, last = started.text().splitlines()
+    assert last.startswith("drumd: cannot go on: pool model never became ready: ")
+    assert "load_model in custom.py raised OSError: the weights are not here" in last
+    spawned = [line["event"] for line in started.log() if line["event"].endswith(".spawned")]
+    assert spawned == ["template.spawned" if arguments else "worker.spawned"]
+    check_told_once(started, "OSError: the weights are not here")
 
 
 def check_told_once(started: Daemon, reason: str) -> None:
@@ -403,6 +408,35 @@ def test_the_type_that_is_one_process_is_not_scaled(server: Serve) -> None:
     served.daemon.signal(signal.SIGTTIN)
     assert told in served.wait_for("signal.received")["reason"]
     assert served.pids("model") == [first["pid"]]
+
+
+def test_a_credential_is_shown_nowhere(server: Serve, code_dir: Path) -> None:
+    """Neither the log, nor drumctl, nor an endpoint, nor the process list shows what is in it."""
+    secret = "hunter2"
+    (code_dir / "custom.py").write_text(
+        "from drumd import RuntimeParameters\n"
+        "def load_model(code_dir):\n"
+        "    login = RuntimeParameters.get('LOGIN')\n"
+        f"    assert login['password'] == {secret!r}\n"
+        "    print('the login is', login)\n"
+        "    return login\n"
+        "def score_unstructured(model, data):\n    raise ValueError(model)\n"
+    )
+    login = json.dumps({"type": "credential", "payload": {"user": "ada", "password": secret}})
+    served = server(LOGIN=login, DRUM_SERVER_TYPE="gunicorn")
+    told = [
+        *(served.ask("GET", path)[1] for path in ("/", "/health", "/info", "/stats")),
+        *(ctl(served, *words) for words in (["config"], ["--json", "config"], ["metrics"])),
+        *(ctl(served, *words) for words in (["--json", "status"], ["--json", "events"])),
+        *(
+            Path(f"/proc/{pid}/cmdline").read_text()
+            for pid in (served.daemon.pid, *served.pids("model"))
+        ),
+    ]
+    status, error = served.ask("POST", "/predictUnstructured", b"x")
+    assert (status, "'password': '***'" in error) == (500, True)
+    served.wait_for("worker.output", line="the login is {'user': '***', 'password': '***'}")
+    assert not [each for each in (*told, error, served.daemon.text()) if secret in each]
 
 
 def test_a_reload_follows_the_file(server: Serve, code_dir: Path, tmp_path: Path) -> None:
@@ -487,14 +521,20 @@ def test_a_link_to_the_model_is_pinned(daemon: Start, tmp_path: Path, code_dir: 
 
 @pytest.mark.parametrize("server_type", ["gunicorn", "fastapi"])
 def test_with_preload_the_model_is_loaded_once(
-    server: Serve, tmp_path: Path, server_type: str
+    server: Serve, code_dir: Path, tmp_path: Path, server_type: str
 ) -> None:
-    """Two workers with preload share one load; without it, each loads the model."""
+    """Two workers with preload share one load of the model, and what extends the app."""
+    for name, route in (("flask", "route"), ("fastapi", "get")):
+        (code_dir / f"custom_{name}.py").write_text(
+            f"def init_app(app):\n    app.{route}('/mine')(lambda: {{'mine': 1}})\n"
+        )
     served = server("--preload", "--workers", "2", DRUM_SERVER_TYPE=server_type)
     assert len(served.ready("model")) == 2
     loads = (tmp_path / "loads").read_text().split()
     assert len(loads) == 1
     assert served.tells()["pid"] != int(loads[0])
+    status, body = served.ask("GET", "/mine")
+    assert (status, json.loads(body)) == (200, {"mine": 1})
 
 
 def test_the_supervisor_imports_no_model(server: Serve, tmp_path: Path) -> None:
@@ -529,6 +569,17 @@ def test_the_h11_worker_class_serves_by_h11(server: Serve) -> None:
     told = served.tells()
     assert told["http"]
     assert "uvloop" not in told["modules"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_uvloop_is_used_where_there_is_one(server: Serve, tmp_path: Path, installed: bool) -> None:
+    """Uvicorn's workers are on uvloop; without it they serve on asyncio's own loop."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/uvloop.py").write_text("raise ModuleNotFoundError(name='uvloop')\n")
+    places = [str(CHECKOUT)] if installed else [str(tmp_path / "without"), str(CHECKOUT)]
+    environ = {"PYTHONPATH": os.pathsep.join(places)}
+    served = server(environ=environ, DRUM_SERVER_TYPE="fastapi")
+    assert ("uvloop" in served.tells()["modules"]) == installed
 
 
 def test_the_gevent_worker_class_serves_by_gevent(server: Serve) -> None:
