@@ -37,7 +37,14 @@ TRIED = {"predict": "ok", "same again": "ok", "rows alone": "ok"}
 
 @pytest.mark.parametrize(
     "build",
-    [models.regression, models.binary, models.onnx_regression],
+    [
+        models.regression,
+        models.binary,
+        models.multiclass,
+        models.multilabel,
+        models.anomaly,
+        models.onnx_regression,
+    ],
     ids=lambda build: build.__name__,
 )
 def test_a_model_that_names_its_columns_needs_no_data(
