@@ -29,6 +29,7 @@ class Daemon:
 
     `prefix` is a command that starts it, such as `unshare --pid --fork`; `pid` is drumd's own in
     any case, as seen from here. `terminal` is a terminal's fd, of which it becomes the foreground.
+    `python` is the interpreter that runs it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Daemon:
         prefix: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         terminal: int | None = None,
+        python: str | Path = sys.executable,
     ) -> None:
         self.directory = directory
         self.output = directory / "drumd.log"
@@ -49,7 +51,7 @@ class Daemon:
             "DRUMD_SOCKET": str(directory / "admin.sock"),
         }
         self._environ = dict(environ) if environ is not None else self._environ
-        command = [sys.executable, "-m", "drumd", *arguments]
+        command = [str(python), "-m", "drumd", *arguments]
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*prefix, *command],

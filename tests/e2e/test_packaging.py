@@ -1,16 +1,23 @@
 """What is built and installed: the sdist, the wheel from it, and an environment with it."""
 
+import email
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from drumd import __version__
+from tests.e2e.daemon import APPS, Daemon, free_port
+from tests.e2e.interpreters import interpreter_without
+from tests.e2e.visitor import Address
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -120,3 +127,75 @@ def test_commands_are_installed(clean: Path, command: str) -> None:
 def test_installed_package_runs_as_a_module(clean: Path) -> None:
     """`python -m drumd` is the command drumd."""
     assert __version__ in run(clean / "bin/python", "-m", "drumd", "--version", cwd=clean)
+
+
+@pytest.fixture(scope="module")
+def required(wheel: Path) -> list[Requirement]:
+    """Return what the wheel says that it requires."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"drumd-{__version__}.dist-info/METADATA").decode()
+    return [Requirement(line) for line in email.message_from_string(text).get_all("Requires-Dist", [])]
+
+
+def names_of(requirements: Iterable[Requirement], extra: str = "") -> set[str]:
+    """Return what is installed with that extra, or with none."""
+    return {
+        each.name
+        for each in requirements
+        if each.marker is None or each.marker.evaluate({"extra": extra})
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest"),
+    [
+        ("pydantic", "2.5"),
+        ("fastapi", "0.109"),
+        ("starlette", "0.36"),
+        ("uvicorn", "0.27"),
+        ("httpx", "0.27"),
+        ("prometheus-client", "0.19"),
+        ("uvloop", "0.19"),
+    ],
+)
+def test_no_older_version_is_taken(required: list[Requirement], name: str, lowest: str) -> None:
+    """These packages have a lowest version, wherever they are required."""
+    found = [each for each in required if each.name == name]
+    assert found
+    for each in found:
+        bounds = [Version(one.version) for one in each.specifier if one.operator in (">=", "==")]
+        assert bounds, each
+        assert max(bounds) >= Version(lowest)
+        assert name != "uvicorn" or each.marker is None or each.extras == {"standard"}
+
+
+def test_each_extra_brings_what_it_is_for(required: list[Requirement]) -> None:
+    """The base has no data library; those of a server or a kind of model bring these as well."""
+    extras = ("model", "sklearn", "onnx", "flask", "gunicorn", "fastapi", "otel")
+    brought = {extra: names_of(required, extra) for extra in extras}
+    data = {"pandas", "scipy", "pyarrow", "httpx", "pyyaml", "python-multipart"}
+    for extra in extras:
+        assert (data <= brought[extra]) == (extra != "otel"), extra
+    assert {"scikit-learn", "joblib"} <= brought["sklearn"]
+    assert "onnxruntime" in brought["onnx"]
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= brought["otel"]
+    apart = {*data, "scikit-learn", "onnxruntime", "opentelemetry-sdk", "gevent", "watchfiles"}
+    assert names_of(required).isdisjoint(apart)
+
+
+OF_EXTRAS = (
+    "gevent", "httpcore", "httpx", "joblib", "multipart", "numpy", "onnxruntime", "pandas",
+    "pyarrow", "python_multipart", "scipy", "sklearn", "watchfiles", "yaml",
+)  # fmt: skip
+
+
+def test_the_base_install_supervises_any_app(tmp_path: Path, daemon: Callable[..., Daemon]) -> None:
+    """Without the packages of any extra, ASGI and WSGI apps are served."""
+    python = interpreter_without(tmp_path / "venv", OF_EXTRAS)
+    for app in ("unruly:asgi", "unruly:wsgi"):
+        port = free_port()
+        bind = ("--bind", f"127.0.0.1:{port}")
+        started = daemon("serve", app, "--app-dir", str(APPS), *bind, python=python)
+        started.wait_ready(1, "web")
+        with Address(port).connect() as connection:
+            assert connection.get("/").status == 200
