@@ -1,7 +1,7 @@
 """What machines make up of the FastAPI app's own description, and of bytes at /predict."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.serving.routes import ROUTES
 from tests import models
 from tests.e2e.model_requests import FORM, form, part
@@ -40,6 +41,12 @@ OPEN = """
 """A model that predicts from any table, and answers any chat."""
 
 
+def anything_transformed(directory: Path) -> Built:
+    """Build a model that returns any table as it is."""
+    source = "def transform(data, model):\n    return data\n"
+    return models.with_custom(directory, source, Target(TargetType.TRANSFORM))
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     """Serve the open model by FastAPI."""
@@ -49,14 +56,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
         yield started
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=str)
-def test_every_answer_is_as_the_description_says(server: ModelServer, mode: GenerationMode) -> None:
-    """Status, content type, headers and form of each answer are among those described."""
+MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=str)
+
+
+def answered(server: ModelServer, mode: GenerationMode, *paths: str) -> set[tuple[str, int]]:
+    """Ask for these paths, or for all; return them with the statuses, each of which is described.
+
+    So are content type, headers and form of each answer.
+    """
     described = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
     operations = [each.ok() for each in described.get_all_operations() if isinstance(each, Ok)]
     assert len(operations) == 16
     asked = set()
     for operation in operations:
+        if paths and operation.path not in paths:
+            continue
         if mode is GenerationMode.NEGATIVE and not any(each.is_required for each in operation.body):
             continue  # there is nothing to ask for in a wrong way
 
@@ -68,9 +82,35 @@ def test_every_answer_is_as_the_description_says(server: ModelServer, mode: Gene
             asked.add((case.operation.path, response.status_code))
 
         answer()
-    answered = {path for path, status in asked if status == 200}
+    return asked
+
+
+@MODES
+def test_every_answer_is_as_the_description_says(server: ModelServer, mode: GenerationMode) -> None:
+    """Each endpoint answers as it is described, whatever it is sent."""
+    asked = answered(server, mode)
     if mode is GenerationMode.POSITIVE:
-        assert {"/ping", "/v1/models", "/predict", "/chat/completions"} <= answered
+        found = {path for path, status in asked if status == 200}
+        assert {"/ping", "/v1/models", "/predict", "/chat/completions"} <= found
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("build", "paths"),
+    [
+        (anything_transformed, ("/transform",)),
+        (models.unstructured, ("/predictUnstructured", "/predictionsUnstructured")),
+    ],
+    ids=["transform", "unstructured"],
+)
+def test_answers_of_other_targets_are_as_the_description_says(
+    tmp_path: Path, build: Callable[[Path], Built], paths: tuple[str, ...], mode: GenerationMode
+) -> None:
+    """So do those endpoints that other models have."""
+    with model_server(tmp_path / "run", build(tmp_path), "fastapi") as started:
+        asked = answered(started, mode, *paths)
+    if mode is GenerationMode.POSITIVE:
+        assert {path for path, status in asked if status == 200} == set(paths)
 
 
 def test_the_description_names_each_endpoint_once(server: ModelServer) -> None:

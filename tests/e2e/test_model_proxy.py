@@ -604,8 +604,16 @@ def test_broken_once(main: Site, backend: Backend) -> None:
 
 def test_prefix(tight: Site) -> None:
     """With a URL prefix the proxy is below it, and only there; the backend sees nothing of it."""
-    assert echoed(tight.ask("/models/a/directAccess/v1/x"))["target"] == "/v1/x"
-    assert tight.ask("/directAccess/v1/x").status == 404
+    for path, target in (
+        ("/directAccess/v1/x", "/v1/x"),
+        ("/directAccess", "/"),
+        ("/directAccess/", "/"),
+        ("/nim?x", "/?x"),
+        ("/nim/v1/x/", "/v1/x/"),
+        ("/nim//models/a/nim/", "//models/a/nim/"),
+    ):
+        assert echoed(tight.ask(f"/models/a{path}"))["target"] == target
+        assert tight.ask(path).status == 404
 
 
 def test_guarded(tight: Site, backend: Backend) -> None:

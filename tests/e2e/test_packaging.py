@@ -134,7 +134,9 @@ def required(wheel: Path) -> list[Requirement]:
     """Return what the wheel says that it requires."""
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(f"drumd-{__version__}.dist-info/METADATA").decode()
-    return [Requirement(line) for line in email.message_from_string(text).get_all("Requires-Dist", [])]
+    return [
+        Requirement(line) for line in email.message_from_string(text).get_all("Requires-Dist", [])
+    ]
 
 
 def names_of(requirements: Iterable[Requirement], extra: str = "") -> set[str]:

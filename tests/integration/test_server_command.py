@@ -85,6 +85,21 @@ def test_flags_reach_their_keys(loaded: list[Loaded], tmp_path: Path) -> None:
             Target(TargetType.MULTICLASS, ("a", "b", "c")),
         ),
         (
+            ["--target-type", "multiclass", "--class-labels", "-1", "0", "1.50"],
+            Target(TargetType.MULTICLASS, ("-1", "0", "1.50")),
+        ),
+        (
+            ["--target-type", "multiclass", "--class-labels", "a b", 'say "x"', "日本", "it's\\n"],
+            Target(TargetType.MULTICLASS, ("a b", 'say "x"', "日本", "it's\\n")),
+        ),
+        (
+            [
+                *("--target-type", "binary"),
+                *("--positive-class-label", "-1", "--negative-class-label", "[no]"),
+            ],
+            Target(TargetType.BINARY, ("-1", "[no]")),
+        ),
+        (
             ["--target-type", "multilabel", "--class-labels", '["x,y", 2]'],
             Target(TargetType.MULTILABEL, ("x,y", "2")),
         ),
