@@ -282,6 +282,14 @@ def mood_requests(moods: Mapping[str, int]) -> dict[str, Asked]:
     }
 
 
+BREAKING_STREAMS = {
+    "raise later": "cannot answer: chat in custom.py raised ValueError: no such word",
+    "status later": "pay now",
+    "no json later": "cannot answer: what chat returned cannot be written as JSON: ",
+}
+"""Messages after whose first chunk the chat fails, and what the last event begins with."""
+
+
 def chat_requests() -> dict[str, Asked]:
     """Return chats, streamed and not, good and bad."""
 
@@ -300,7 +308,7 @@ def chat_requests() -> dict[str, Asked]:
         "stream of many": ask("word " * 500, stream=True),
         "raises": ask("raise", 500),
         "raises in a stream": ask("raise", 500, stream=True),
-        "raises later": ask("raise later", 200, stream=True),
+        **{f"stream: {text}": ask(text, 200, stream=True) for text in BREAKING_STREAMS},
         "own status": ask("own status", 402),
         "own status in a stream": ask("own status", 402, stream=True),
         "models": Asked("GET", "/models"),

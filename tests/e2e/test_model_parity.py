@@ -13,6 +13,7 @@ from drumd.config.modelserver.target import Target, TargetType
 from tests import models
 from tests.e2e.daemon import Document
 from tests.e2e.model_requests import (
+    BREAKING_STREAMS,
     FORM,
     MAX_BODY,
     READING,
@@ -193,6 +194,8 @@ def test_the_answers_are_the_same(name: str, tmp_path: Path) -> None:
         for other in TYPES[1:]:
             assert_equal(found["flask"], found[other], other)
         assert_right(built, found["flask"])
+        if name == "chat":
+            assert_streams_end(found["flask"])
         assert_stats_are_alike(servers)
         assert_prefixed(servers)
 
@@ -217,6 +220,16 @@ def assert_right(built: Built, told: Mapping[str, Document]) -> None:
     for name in SAME_ROWS:
         if name in told and "/predict" in told:
             assert told[name]["body"] == told["/predict"]["body"], name
+
+
+def assert_streams_end(told: Mapping[str, Document]) -> None:
+    """What goes wrong in the midst of a stream is its last event; [DONE] ends only the others."""
+    for text, message in BREAKING_STREAMS.items():
+        *_, last, end = told[f"stream: {text}"]["body"].split(b"\n\n")
+        error = json.loads(last.removeprefix(b"data: "))["error"]
+        assert (error["code"], end) == (402 if "status" in text else 500, b"")
+        assert error["message"].startswith(f"ERROR: {message}")
+    assert told["stream"]["body"].endswith(b"\n\ndata: [DONE]\n\n")
 
 
 def assert_prefixed(servers: Mapping[str, ModelServer]) -> None:

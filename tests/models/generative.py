@@ -58,7 +58,8 @@ def text_generation(directory: Path) -> Built:
 def chat(directory: Path) -> Built:
     """Build a model that repeats the last message, word by word where a stream is asked for.
 
-    A message "raise" makes it fail, "raise later" after the first chunk, "own status" ask for 402.
+    A message "raise" makes it fail, "own status" ask for 402; "raise later", "status later" and
+    "no json later" do so after the first chunk.
     """
     return chat_hook(
         directory,
@@ -79,6 +80,10 @@ def chat(directory: Path) -> Built:
             for number, chunk in enumerate(chunks(params, text.split())):
                 if number and text == "raise later":
                     raise ValueError("no such word")
+                if number and text == "status later":
+                    raise drumd.ModelError("pay now", status=402)
+                if number and text == "no json later":
+                    chunk["likely"] = float("nan")
                 yield chunk
 
         def get_supported_llm_models(model):

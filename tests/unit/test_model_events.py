@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from drumd.modelserver.errors import HookError
 from drumd.modelserver.serving.events import EventStream
 from tests.waiting import wait_until
 
@@ -67,12 +68,15 @@ def test_an_error_in_the_middle_is_the_last_event() -> None:
 
 
 def test_a_chunk_that_is_no_json_is_an_error_in_the_middle() -> None:
-    """It ends the stream, and its source."""
+    """It ends the stream, and its source, and is the hook's."""
     source = Source({}, {"x": float("nan")}, {})
     events = list(EventStream(iter(source), explain))
     assert len(events) == 2
-    assert events[1].startswith(b'data: {"error":')
+    told = b"explained cannot answer: what chat returned cannot be written as JSON: "
+    assert events[1].startswith(b'data: {"error":{"message":"ERROR: ' + told)
     assert source.closed
+    with pytest.raises(HookError, match="what chat returned cannot be written as JSON"):
+        EventStream(iter(Source({"x": float("nan")})), explain)
 
 
 def test_a_stream_of_nothing_is_done() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from uuid import uuid4
 
 from drumd.modelserver import jsonbytes
-from drumd.modelserver.errors import RequestError
+from drumd.modelserver.errors import HookError, RequestError
 
 JSON = "application/json"
 REQUEST_ID = "x-request-id"
@@ -92,6 +92,16 @@ class Answer:
 def json_answer(value: Any, status: int = HTTPStatus.OK) -> Answer:
     """Return an answer with `value` as JSON."""
     return Answer(jsonbytes.dumps(value), status)
+
+
+def hook_json(value: Any, hook: str) -> bytes:
+    """Return what a hook returned as JSON; raise `HookError` when it cannot be that."""
+    try:
+        return jsonbytes.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HookError(
+            hook, f"cannot answer: what {hook} returned cannot be written as JSON: {error}"
+        ) from error
 
 
 def error_answer(message: str, status: int, headers: Mapping[str, str] | None = None) -> Answer:

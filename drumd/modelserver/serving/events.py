@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from drumd.modelserver import jsonbytes
+from drumd.modelserver.serving.calls import hook_json
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _DONE = b"data: [DONE]\n\n"
@@ -86,4 +86,4 @@ class EventStream:
 
 def _event(chunk: Any) -> bytes:
     # JSON has no line ends outside of texts, where they are written \n: one line is one event.
-    return b"data: " + jsonbytes.dumps(chunk) + b"\n\n"
+    return b"data: " + hook_json(chunk, "chat") + b"\n\n"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import drumd
 from drumd.config.modelserver.target import TargetType
 from drumd.modelserver import jsonbytes, reading
-from drumd.modelserver.errors import HookError, RequestError
+from drumd.modelserver.errors import RequestError
 from drumd.modelserver.payload import Payload
 from drumd.modelserver.serving import paths
-from drumd.modelserver.serving.calls import Answer, json_answer
+from drumd.modelserver.serving.calls import Answer, hook_json, json_answer
 from drumd.modelserver.serving.events import CONTENT_TYPE, EventStream
 from drumd.modelserver.serving.multipart import MEDIA_TYPE, bytes_of, is_form, payload_of
 
@@ -115,7 +115,7 @@ def predictions_answer(predictions: Predictions) -> Answer:
             dict(zip(names, row, strict=True))
             for row in zip(*predictions.extra.values(), strict=True)
         ]
-    return Answer(_dumped(answer, "score"))
+    return Answer(hook_json(answer, "score"))
 
 
 def transform(service: Service, call: Call) -> Answer:
@@ -137,7 +137,7 @@ def chat(service: Service, call: Call) -> Answer:
     """Answer with a chat's completion, or with its chunks as events."""
     found = service.model.chat(_json_object(call), headers=dict(call.headers))
     if isinstance(found, dict):
-        return Answer(_dumped(found, "chat"))
+        return Answer(hook_json(found, "chat"))
     return Answer(
         EventStream(found, lambda error: service.explain(error, call.request_id)),
         content_type=CONTENT_TYPE,
@@ -149,7 +149,7 @@ def chat(service: Service, call: Call) -> Answer:
 def models(service: Service, _call: Call) -> Answer:
     """List the models that a chat can name."""
     found = service.model.supported_models()
-    return Answer(_dumped({"object": "list", "data": found}, "get_supported_llm_models"))
+    return Answer(hook_json({"object": "list", "data": found}, "get_supported_llm_models"))
 
 
 def _payload(call: Call) -> Payload:
@@ -184,12 +184,3 @@ def _json_object(call: Call) -> dict[str, Any]:
 
 
 _KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}
-
-
-def _dumped(value: Any, hook: str) -> bytes:
-    try:
-        return jsonbytes.dumps(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise HookError(
-            hook, f"cannot answer: what {hook} returned cannot be written as JSON: {error}"
-        ) from error
