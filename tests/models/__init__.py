@@ -17,6 +17,7 @@ from tests.models.hooked import (
     with_custom,
 )
 from tests.models.onnx import (
+    onnx_anomaly,
     onnx_binary,
     onnx_multiclass,
     onnx_regression,
@@ -36,6 +37,7 @@ __all__ = [
     "moody",
     "multiclass",
     "multilabel",
+    "onnx_anomaly",
     "onnx_binary",
     "onnx_multiclass",
     "onnx_regression",

@@ -7,7 +7,7 @@ from typing import Any
 
 from drumd.config.modelserver.target import Target, TargetType
 from tests.models.built import Built, tabular
-from tests.models.tabular import CLASSES, ROWS, cancer, irises, trained_binary
+from tests.models.tabular import CLASSES, ROWS, cancer, irises, trained_anomaly, trained_binary
 
 
 def onnx_regression(directory: Path, *, columns: bool = False) -> Built:
@@ -48,18 +48,32 @@ def onnx_binary(directory: Path, *, zipmap: bool = True) -> Built:
     return tabular(directory, Target(TargetType.BINARY, ("yes", "no")), data.head(ROWS))
 
 
-def onnx_multiclass(directory: Path, *, zipmap: bool = True) -> Built:
-    """Build a classifier of irises."""
+def onnx_multiclass(directory: Path, *, zipmap: bool = True, model: Any = None) -> Built:
+    """Build a classifier of irises, of `model`, which is trained here, or a linear one."""
     from sklearn.linear_model import LogisticRegression
 
     data, names = irises()
-    model = LogisticRegression(max_iter=200).fit(data, names)
-    _convert(model, data, directory, zipmap=zipmap)
+    model = LogisticRegression(max_iter=200) if model is None else model
+    _convert(model.fit(data, names), data, directory, zipmap=zipmap)
     return tabular(directory, Target(TargetType.MULTICLASS, CLASSES[::-1]), data[::8])
 
 
+def onnx_anomaly(directory: Path) -> Built:
+    """Build the isolation forest of irises."""
+    data, _ = irises()
+    # Of what it is made, its runtime knows no newer version.
+    _convert(trained_anomaly(), data, directory, versions={"": 17, "ai.onnx.ml": 3})
+    return tabular(directory, Target(TargetType.ANOMALY), data[::8])
+
+
 def _convert(
-    model: Any, data: Any, directory: Path, *, columns: bool = False, zipmap: bool | None = None
+    model: Any,
+    data: Any,
+    directory: Path,
+    *,
+    columns: bool = False,
+    zipmap: bool | None = None,
+    versions: dict[str, int] | None = None,
 ) -> None:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
@@ -70,5 +84,6 @@ def _convert(
         model,
         initial_types=inputs if columns else [("X", FloatTensorType([None, count]))],
         options=None if zipmap is None else {"zipmap": zipmap},
+        target_opset=versions,
     )
     (directory / "model.onnx").write_bytes(converted.SerializeToString())

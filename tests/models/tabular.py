@@ -59,11 +59,8 @@ def multilabel(directory: Path) -> Built:
 
 def anomaly(directory: Path) -> Built:
     """Build an isolation forest of irises."""
-    from sklearn.ensemble import IsolationForest
-
     data, _ = irises()
-    model = IsolationForest(n_estimators=5, random_state=0).fit(data)
-    _dump(model, directory / "model.joblib")
+    _dump(trained_anomaly(), directory / "model.joblib")
     return tabular(directory, Target(TargetType.ANOMALY), data[::8])
 
 
@@ -96,6 +93,13 @@ def trained_binary() -> Any:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression()).fit(*cancer())
+
+
+def trained_anomaly() -> Any:
+    """Return a trained isolation forest of irises."""
+    from sklearn.ensemble import IsolationForest
+
+    return IsolationForest(n_estimators=5, random_state=0).fit(irises()[0])
 
 
 def irises() -> tuple[pd.DataFrame, Any]:

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 import drumd
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver import reading
-from drumd.modelserver.errors import HookError, RequestError
+from drumd.modelserver.errors import HookError, LoadError, RequestError
 from drumd.modelserver.inference.model import Model
+from drumd.modelserver.inference.onnx_classes import constants
 from drumd.modelserver.payload import Payload
 from tests import models
 from tests.models.built import (
@@ -123,6 +125,75 @@ def test_an_onnx_classifier_has_its_classes_by_name(
     labels = built.target.labels
     values = load(built).predict(built.payload).values
     np.testing.assert_allclose(flat(values, labels), flat(wanted, labels), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GaussianNB", "KNeighborsClassifier", "BaggingClassifier"])
+def test_an_onnx_graph_that_chooses_by_itself_has_its_classes_in_a_constant(
+    tmp_path: Path, name: str
+) -> None:
+    """No classifier in it has them; those within a bag have numbers instead."""
+    from sklearn.utils import all_estimators  # noqa: PLC0415 - slow to import
+
+    model = dict(all_estimators("classifier"))[name]()
+    built = models.onnx_multiclass(tmp_path, zipmap=False, model=model)
+    wanted = model.predict_proba(built.frame)[:, ::-1]
+    values = load(built).predict(built.payload).values
+    # Of neighbors at the same distance either may be chosen.
+    np.testing.assert_allclose(flat(values, built.target.labels), wanted, atol=0.25)
+    other = replace(built, target=Target(TargetType.MULTICLASS, ("a", "b", "c")))
+    if name != "KNeighborsClassifier":  # its constant has a name that says nothing
+        with pytest.raises(LoadError, match="its classes are "):
+            load(other)
+
+
+def test_lists_in_an_onnx_file_are_read_however_they_are_written() -> None:
+    """Texts and whole numbers, as numbers or as bytes; tables and weights are none."""
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415 - slow to import
+
+    numbers = [2, 0, -1]
+    tensors = [
+        helper.make_tensor("texts", TensorProto.STRING, [2], ["grün".encode(), b""]),
+        helper.make_tensor("int64", TensorProto.INT64, [3], numbers),
+        helper.make_tensor("int32", TensorProto.INT32, [3], numbers),
+        numpy_helper.from_array(np.array(numbers), "raw 64"),
+        numpy_helper.from_array(np.array(numbers, dtype=np.int32), "raw 32"),
+        numpy_helper.from_array(np.array([1.0, 2.0]), "weights"),
+        numpy_helper.from_array(np.array([numbers]), "table"),
+        numpy_helper.from_array(np.arange(10_001), "long"),
+    ]
+    graph = helper.make_graph([], "graph", [], [], tensors)
+    model: bytes = helper.make_model(graph).SerializeToString()
+    texts = list(map(str, numbers))
+    kinds = ("int64", "int32", "raw 64", "raw 32")
+    assert dict(constants(model)) == {"texts": ["grün", ""]} | dict.fromkeys(kinds, texts)
+    for end in range(400):
+        list(constants(model[:end]))
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize(
+    ("build", "target", "classes"),
+    [
+        (models.onnx_binary, Target(TargetType.BINARY, ("1", "0")), "no, yes"),
+        (models.onnx_multiclass, Target(TargetType.MULTICLASS, ("a", "b", "c")), "setosa, vers"),
+    ],
+    ids=["binary", "multiclass"],
+)
+def test_an_onnx_classifier_of_other_classes_is_refused(
+    tmp_path: Path, build: Callable[..., Built], target: Target, classes: str, zipmap: bool
+) -> None:
+    """Taken for the labels in their order, the positive class would have the other's numbers."""
+    built = replace(build(tmp_path, zipmap=zipmap), target=target)
+    with pytest.raises(LoadError, match=f"its classes are {classes}.* set the labels to the clas"):
+        load(built)
+
+
+def test_an_onnx_detector_of_anomalies_answers_with_its_scores(tmp_path: Path) -> None:
+    """They are those of the model that it is made from, not its choice of 1 or -1."""
+    built = models.onnx_anomaly(tmp_path)
+    (tmp_path / "sklearn").mkdir()
+    wanted = load(models.anomaly(tmp_path / "sklearn")).predict(built.payload).values
+    np.testing.assert_allclose(load(built).predict(built.payload).values, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,16 @@ numbers of the fields are those of onnx.proto (github.com/onnx/onnx), the encodi
 (protobuf.dev/programming-guides/encoding).
 """
 
+import struct
 from collections.abc import Iterator
 
 _GRAPH, _NODE, _ATTRIBUTE = 7, 1, 5
 _NAME, _INTS, _STRINGS = 1, 8, 9
+_INITIALIZER = 5
+_DIMS, _DATA_TYPE, _INT32_DATA, _STRING_DATA, _INT64_DATA, _TENSOR_NAME, _RAW = 1, 2, 5, 6, 7, 8, 9
+_INT32, _INT64, _STRING = 6, 7, 8
+_MOST = 10_000
+"""Classes that a constant may have; those of weights are more."""
 _ATTRIBUTES = (b"classlabels_strings", b"classlabels_int64s", b"classlabels_ints")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -20,6 +26,38 @@ def class_labels(model: bytes) -> Iterator[list[str]]:
             yield from _labels(attribute)
     except (IndexError, ValueError):
         return
+
+
+def constants(model: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names and the values of lists of texts or whole numbers in a model's file.
+
+    One of them has the classes where the graph chooses by itself, as for neighbors and networks.
+    """
+    try:
+        for tensor in _below(memoryview(model), _GRAPH, _INITIALIZER):
+            yield from _constant(list(_fields(tensor)))
+    except (IndexError, ValueError, struct.error):
+        return
+
+
+def _constant(fields: list[tuple[int, memoryview | int]]) -> Iterator[tuple[str, list[str]]]:
+    dims = [each for number, value in fields if number == _DIMS for each in _integers(value)]
+    kind = next((value for number, value in fields if number == _DATA_TYPE), None)
+    if len(dims) != 1 or not 0 < dims[0] <= _MOST or kind not in (_INT32, _INT64, _STRING):
+        return
+    name = ""
+    values: list[str] = []
+    for number, value in fields:
+        if number == _TENSOR_NAME and isinstance(value, memoryview):
+            name = bytes(value).decode()
+        elif number == _STRING_DATA and isinstance(value, memoryview):
+            values.append(bytes(value).decode())
+        elif number in (_INT32_DATA, _INT64_DATA):
+            values += map(str, _integers(value))
+        elif number == _RAW and isinstance(value, memoryview):
+            values += map(str, struct.unpack(f"<{dims[0]}{'q' if kind == _INT64 else 'i'}", value))
+    if len(values) == dims[0]:
+        yield name, values
 
 
 def _labels(attribute: memoryview) -> Iterator[list[str]]:

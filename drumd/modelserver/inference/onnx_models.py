@@ -12,7 +12,7 @@ import pandas as pd
 from drumd.config.modelserver.target import Target, TargetType
 from drumd.modelserver.errors import LoadError, RequestError
 from drumd.modelserver.inference.labels import matched
-from drumd.modelserver.inference.onnx_classes import class_labels
+from drumd.modelserver.inference.onnx_classes import class_labels, constants
 from drumd.modelserver.shown import other_separator, some_of
 
 _TYPES = {
@@ -58,8 +58,8 @@ class OnnxPredictor:
                 )
         output = _output_for(session.get_outputs(), target)
         self._output = output.name
-        has_names = not target.type.has_labels or output.type.startswith(_MAPS)
-        self._classes = None if has_names else _classes(session, target)
+        classes = _classes(session, target) if target.type.has_labels else None
+        self._classes = None if output.type.startswith(_MAPS) else classes
 
     def __call__(self, data: Any) -> Any:
         """Return the output that has the predictions; raise `RequestError` if data do not fit."""
@@ -229,11 +229,26 @@ def _output_for(outputs: list[Any], target: Target) -> Any:
 
 
 def _classes(session: Any, target: Target) -> list[str] | None:
-    """Return the classes in the order of the probabilities, if the model says it."""
+    """Return the classes in the order of the probabilities, if the model says it.
+
+    Raises `LoadError` if it has as many classes as there are labels, and others: in the labels'
+    order the probabilities could be those of another class.
+    """
     path = getattr(session, "_model_path", None)
     if path is None:
         return None
-    for classes in class_labels(Path(path).read_bytes()):
+    model = Path(path).read_bytes()
+    lists = dict(constants(model))
+    told = list(class_labels(model))
+    for classes in (*told, *lists.values()):
         if matched(classes, target.labels) is not None:
             return classes
+    told += [classes for name, classes in lists.items() if "classes" in name]
+    for classes in told:
+        if len(classes) == len(target.labels) and target.type is not TargetType.MULTILABEL:
+            raise LoadError(
+                f"cannot load the model: its classes are {some_of(classes)}, the target's labels "
+                f"{some_of(target.labels)}; set the labels to the classes, or write score in "
+                "custom.py"
+            )
     return None
