@@ -1,6 +1,7 @@
 """What is built and installed: the sdist, the wheel from it, and an environment with it."""
 
 import email
+import re
 import subprocess
 import sys
 import sysconfig
@@ -183,6 +184,23 @@ def test_each_extra_brings_what_it_is_for(required: list[Requirement]) -> None:
     assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= brought["otel"]
     apart = {*data, "scikit-learn", "onnxruntime", "opentelemetry-sdk", "gevent", "watchfiles"}
     assert names_of(required).isdisjoint(apart)
+
+
+def test_each_extra_that_is_named_exists(wheel: Path) -> None:
+    """What messages and documents tell to install, pip knows."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"drumd-{__version__}.dist-info/METADATA").decode()
+    extras = set(email.message_from_string(text).get_all("Provides-Extra", []))
+    server_types = {"flask", "gunicorn", "fastapi"}
+    sources = [*(CHECKOUT / "drumd").rglob("*.py"), *(CHECKOUT / "docs").glob("*.md")]
+    named = {
+        extra
+        for path in (*sources, CHECKOUT / "README.md")
+        for found in re.findall(r"drumd\[([a-z,]+)\]", path.read_text())
+        for extra in found.split(",")
+    }
+    assert {"model", "sklearn", "onnx", "otel", "gevent", "reload"} <= named
+    assert named | server_types <= extras
 
 
 OF_EXTRAS = (
