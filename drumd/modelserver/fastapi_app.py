@@ -46,11 +46,6 @@ def app_of(model: Model) -> FastAPI:
         stuck=partial(stuck.leave, settings),
     )
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        pool.close()
-
     app = FastAPI(
         title="Model",
         version=drumd.__version__,
@@ -59,7 +54,6 @@ def app_of(model: Model) -> FastAPI:
         redoc_url=None,
         openapi_url=f"{settings.url_prefix}/openapi.json",
         redirect_slashes=False,
-        lifespan=lifespan,
         exception_handlers={HTTPException: _refusals(service)},
     )
     for route in ROUTES:
@@ -70,9 +64,24 @@ def app_of(model: Model) -> FastAPI:
         proxy_fastapi.mount(app, settings, settings.backend)
     telemetry.instrument_fastapi(app, settings)
     extend(app, EXTENSION, settings.code_dir)
+    _close_at_the_end(app, pool)
     # Last, so that it sees what the extension's own layers answer.
     app.user_middleware.insert(0, Middleware(asgi.Exchanges, service=service, owner=app))
     return app
+
+
+def _close_at_the_end(app: FastAPI, pool: HookPool) -> None:
+    """Close the pool after all that the extension does at the app's end."""
+    # Around the app's own: in place of it no on_event of an extension would be heard.
+    around = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        async with around(app) as state:
+            yield state
+        pool.close()
+
+    app.router.lifespan_context = lifespan
 
 
 def _add(app: FastAPI, route: Route, endpoint: Callable[..., Any], prefix: str) -> None:

@@ -49,10 +49,14 @@ FLASK = """
         @app.get("/busy")
         def busy():
             raise TooManyRequests("not so fast", retry_after=7)
+
+        @app.get("/started")
+        def started():
+            return "yes"
 """
 FASTAPI = """
     from fastapi import HTTPException, Request
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import HTMLResponse, JSONResponse
 
     def init_app(app):
         @app.middleware("http")
@@ -86,6 +90,14 @@ FASTAPI = """
         @app.get("/busy")
         def busy():
             raise HTTPException(429, "not so fast", {"Retry-After": "7"})
+
+        @app.on_event("startup")
+        async def start():
+            app.state.started = "yes"
+
+        @app.get("/started")
+        def started():
+            return HTMLResponse(app.state.started)
 """
 TOKEN = {"Authorization": "Bearer letmein"}
 DATA = b"mood\nfine\n"
@@ -125,6 +137,7 @@ REQUESTS = {
     "not mine": Asked("POST", "/mine/7", 405, headers=TOKEN),
     "gone": Asked("GET", "/gone", 410, headers=TOKEN),
     "private": Asked("GET", "/private", 401, headers=TOKEN),
+    "started": Asked("GET", "/started", 200, headers=TOKEN),
     "busy": Asked("GET", "/busy", 429, headers=TOKEN),
 }
 
@@ -142,6 +155,7 @@ def test_extensions_see_every_route_and_differ_in_nothing(servers: dict[str, Mod
         assert told["private"]["headers"]["www-authenticate"] == "Basic"
         assert told["busy"]["headers"]["retry-after"] == "7"
         assert told["mine"]["body"] == {"number": 7}
+        assert told["started"]["body"] == b"yes"
         # Flask answers OPTIONS and HEAD for what an extension adds; FastAPI does not.
         assert "PUT" not in told["a method of neither"]["headers"]["allow"]
         del told["not mine"], told["a method of neither"]
