@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 
 import drumd
 from drumd.config.modelserver.target import Target, TargetType
@@ -586,13 +587,20 @@ def test_transformed_data_come_back_in_their_format(tmp_path: Path) -> None:
 
 
 def test_sparse_data_are_transformed_sparse(tmp_path: Path) -> None:
-    """A sparse matrix comes back in the Matrix Market format."""
+    """A sparse matrix comes back in the Matrix Market format, also one whose columns have names."""
     source = "def transform(data, model): return data * 2"
     built = models.with_custom(tmp_path, source, Target(TargetType.TRANSFORM))
     table = load(built).transform(matrix_market_of(np.eye(3)))
     assert table.content_type == "text/mtx"
     read = reading.read(Payload(table.data, table.content_type))
     assert read.toarray().tolist() == (np.eye(3) * 2).tolist()
+    names = [f"c{number}" for number in range(2000)]
+    large = load(built).transform(
+        matrix_market_of(scipy.sparse.coo_array(([1.5], ([9_999], [7])), (10_000, 2000)), names)
+    )
+    assert len(large.data) < 1000
+    read = reading.read(Payload(large.data, large.content_type))
+    assert (read.shape, read[9_999, 7], read.nnz) == ((10_000, 2000), 3.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ def written(returned: Any, rows: int | None, content_type: str) -> Table:
         returned = returned.to_pandas()
     elif isinstance(returned, pd.Series):
         returned = returned.to_frame()
+    elif isinstance(returned, pd.DataFrame) and _is_sparse(returned):
+        # As text it would be all its zeros: a few bytes of a matrix with names take gigabytes.
+        returned = returned.sparse.to_coo()  # type: ignore[attr-defined]  # the stubs lack it
     is_sparse = hasattr(returned, "tocoo")
     if not is_sparse and not isinstance(returned, pd.DataFrame):
         returned = _framed(returned)
@@ -33,6 +36,14 @@ def written(returned: Any, rows: int | None, content_type: str) -> Table:
     if reading.is_arrow(content_type):
         return _arrow(returned)
     return Table(returned.to_csv(index=False).encode(), f"{reading.CSV}; charset=utf-8")
+
+
+def _is_sparse(frame: pd.DataFrame) -> bool:
+    """Return whether all columns are of numbers that are nearly all 0."""
+    return len(frame.columns) > 0 and all(
+        isinstance(dtype, pd.SparseDtype) and dtype.kind in "biuf" and dtype.fill_value == 0
+        for dtype in frame.dtypes
+    )
 
 
 def _framed(returned: Any) -> pd.DataFrame:
