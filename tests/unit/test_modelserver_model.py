@@ -247,6 +247,21 @@ def test_values_that_are_no_numbers_are_the_clients_error(tmp_path: Path, value:
         load(built).predict(arrow_of(data))
 
 
+@pytest.mark.parametrize("names", [None, ["a", "b"]])
+def test_a_sparse_matrix_for_a_model_that_takes_none_is_the_clients_error(
+    tmp_path: Path, names: list[str] | None
+) -> None:
+    """The model says so by a TypeError, which is not its mistake."""
+    from sklearn.naive_bayes import GaussianNB  # noqa: PLC0415 - slow to import
+
+    data = pd.DataFrame({"a": [0.0, 1.0], "b": [1.0, 0.0]})
+    joblib.dump(GaussianNB().fit(data, ["yes", "no"]), tmp_path / "model.pkl")
+    model = load(Built(tmp_path, Target(TargetType.BINARY, ("yes", "no")), csv_of(data)))
+    assert len(model.predict(csv_of(data)).values) == 2
+    with pytest.raises(RequestError, match="dense data is required"):
+        model.predict(matrix_market_of(scipy.sparse.csr_matrix(data), names))
+
+
 def test_the_models_own_mistake_is_not_the_clients(tmp_path: Path) -> None:
     """What its code raises for data as they should be is 500, whichever exception it is."""
     built = models.regression(tmp_path)

@@ -17,6 +17,8 @@ _TABLE = 2
 """Dimensions of what has rows and columns."""
 _NUMBERS = "biuf"
 """numpy's kinds of columns that each model can take."""
+_WANTS_DENSE = "dense data is required"
+"""Of what scikit-learn raises as TypeError when it is given a sparse matrix and takes none."""
 
 
 class Predictor(Protocol):
@@ -132,6 +134,8 @@ def _asked(model: Any, method: str, data: Any) -> Any:
 
 def _is_about_values(error: Exception, data: Any) -> bool:
     """Return whether an error is one of the data's values, and none in the model's code."""
+    if _WANTS_DENSE in str(error):
+        return True
     if isinstance(error, AttributeError):  # such as `lower` of a number
         return isinstance(error.obj, np.generic | int | float | list | dict)
     dtypes = data.dtypes if isinstance(data, pd.DataFrame) else [getattr(data, "dtype", None)]
