@@ -85,6 +85,24 @@ def test_a_scikit_learn_model_answers_as_by_itself(
         np.testing.assert_allclose(flat(values, built.target.labels), wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("code", ["", "def score(data, model): return model.predict_proba(data)"])
+@pytest.mark.parametrize("labels", [("1", "0"), ("True", "False"), ("1.0", "0"), ("0", "1")])
+def test_classes_may_be_written_otherwise_than_their_labels(
+    tmp_path: Path, labels: tuple[str, str], code: str
+) -> None:
+    """True is the label "1" as well as "True", by the model itself and by what its hook returns."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - slow to import
+
+    data = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    model = LogisticRegression().fit(data, data["a"] > 1.5)
+    joblib.dump(model, tmp_path / "model.pkl")
+    if code:
+        (tmp_path / "custom.py").write_text(code)
+    built = Built(tmp_path, Target(TargetType.BINARY, labels), csv_of(data))
+    wanted = model.predict_proba(data)[:, :: 1 if labels == ("0", "1") else -1]
+    np.testing.assert_allclose(flat(load(built).predict(built.payload).values, labels), wanted)
+
+
 def test_a_sparse_model_answers_with_and_without_names(tmp_path: Path) -> None:
     """Matrix Market data reach the model sparse; names of the columns change nothing."""
     built = models.sparse(tmp_path)

@@ -27,9 +27,9 @@ class Checker:
     def __init__(self, target: Target, classes: Sequence[Any] | None = None) -> None:
         """Take the target, and the model's own classes, which name columns that have no names."""
         self._target = target
-        self._unnamed = list(target.labels)
-        if classes is not None and matched(classes, target.labels) is not None:
-            self._unnamed = [str(each) for each in classes]
+        found = None if classes is None else matched(classes, target.labels)
+        # A class may be written otherwise than its label: 1.0, or True for "1".
+        self._unnamed = [found[each] for each in classes or ()] if found else list(target.labels)
 
     def frame(self, hook: str, returned: Any) -> pd.DataFrame:
         """Return what a hook returned as a DataFrame with named columns; raise `HookError`."""

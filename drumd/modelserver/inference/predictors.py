@@ -76,23 +76,24 @@ class LabelPredictor:
         self._labels = target.labels
         classes = classes_of(model)
         self._is_multilabel = target.type is TargetType.MULTILABEL
-        if classes is not None and matched(classes, target.labels) is None:
-            if not self._is_multilabel:
-                raise LoadError(
-                    f"cannot load the model: its classes are {some_of(classes)}, "
-                    f"the target's labels {some_of(target.labels)}; set the labels to the classes"
-                )
-            classes = None  # trained with a column per label, it counts them
-        self._classes = classes
+        found = {} if classes is None else matched(classes, target.labels)
+        # One trained with a column per label has counted them.
+        if found is None and not self._is_multilabel:
+            raise LoadError(
+                f"cannot load the model: its classes are {some_of(classes or ())}, "
+                f"the target's labels {some_of(target.labels)}; set the labels to the classes"
+            )
+        self._columns = [found[each] for each in classes or ()] if found else None
+        """The labels in the order of the model's classes."""
 
     def __call__(self, data: Any) -> Any:
         """Return a DataFrame with a column for each label."""
         answer = _asked(self._model, "predict_proba", data)
         if self._is_multilabel and isinstance(answer, list):  # of a model with several outputs
             answer = self._positives(answer)
-        if self._classes is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._classes),):
+        if self._columns is None or getattr(answer, "shape", (0, 0))[1:] != (len(self._columns),):
             return answer
-        return pd.DataFrame(answer, columns=[str(each) for each in self._classes])
+        return pd.DataFrame(answer, columns=self._columns)
 
     def _positives(self, answers: list[Any]) -> Any:
         """Return the probability that each label applies, of `[rows x (no, yes)]` per label."""
