@@ -654,6 +654,17 @@ def test_what_transform_returns_is_checked(tmp_path: Path, returned: str, told: 
         load(built).transform(built.payload)
 
 
+@pytest.mark.parametrize("value", ["2**70", "object()"])
+def test_what_arrow_cannot_hold_is_the_hooks_error(tmp_path: Path, value: str) -> None:
+    """A column that CSV has as text need not be one of Arrow's."""
+    source = f"def transform(data, model): return data.assign(more=[{value}] * 3)"
+    built = models.with_custom(tmp_path, source, Target(TargetType.TRANSFORM))
+    model = load(built)
+    assert model.transform(built.payload).data.startswith(b"a,b,more\n")
+    with pytest.raises(HookError, match=r"transform in custom.py returned columns that Arrow can"):
+        model.transform(arrow_of(built.frame))
+
+
 def test_a_server_frameworks_exceptions_are_known_without_it() -> None:
     """The model server itself imports neither framework, nor what only some models need."""
     script = (

@@ -43,7 +43,7 @@ class Checker:
             return self._named(hook, returned.to_numpy())
         if hasattr(returned, "toarray"):
             return self._named(hook, returned.toarray())
-        if isinstance(returned, list) and returned and isinstance(returned[0], dict):
+        if isinstance(returned, list) and returned and all(isinstance(it, dict) for it in returned):
             return pd.DataFrame(returned)
         if isinstance(returned, list | tuple) or hasattr(returned, "__array__"):
             try:
@@ -162,6 +162,8 @@ class Checker:
 
     def _named(self, hook: str, array: Any) -> pd.DataFrame:
         """Return an array as a DataFrame; its columns are those of the model's classes."""
+        if array.ndim == 1 and array.dtype.names:  # each row is a record
+            return pd.DataFrame(array)
         if array.ndim == 1:
             array = array.reshape(-1, 1)
         if array.ndim != _TWO_DIMENSIONS:

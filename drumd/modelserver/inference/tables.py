@@ -73,7 +73,7 @@ def _arrow(frame: pd.DataFrame) -> Table:
 
     try:
         table = pa.Table.from_pandas(frame.rename(columns=str), preserve_index=False)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise HookError(
             _HOOK, f"{cannot(_HOOK)} returned columns that Arrow cannot hold: {error}"
         ) from error
