@@ -12,6 +12,7 @@ from drumd.config.cpus import resolve_workers
 from drumd.config.effects import Effect, effect_of
 from drumd.config.kinds import WorkerRange
 from drumd.config.layers import KeyPath
+from drumd.config.modelserver.server_type import is_one_process
 from drumd.config.secrets import redact
 from drumd.config.settings import PoolSettings, Settings
 from drumd.config.writing import written
@@ -156,16 +157,22 @@ def _changed(name: str, before: PoolSettings, after: PoolSettings) -> PoolChange
     if not changes:
         return None
     workers = _wanted_workers(after)
+    # What an operator scaled to stays, but where there may be only one it does not.
+    becomes_one = _is_one_process(after) and not _is_one_process(before)
     return PoolChange(
         name=name,
         fate=Fate.CHANGED,
         before=before,
         after=after,
         changes=changes,
-        workers=None if workers == _wanted_workers(before) else workers,
+        workers=workers if becomes_one or workers != _wanted_workers(before) else None,
         opened=tuple(address for address in after.bind if address not in before.bind),
         closed=tuple(address for address in before.bind if address not in after.bind),
     )
+
+
+def _is_one_process(pool: PoolSettings) -> bool:
+    return is_one_process(pool.app, pool.runtime)
 
 
 def _wanted_workers(pool: PoolSettings) -> int | WorkerRange:

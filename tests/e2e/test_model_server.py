@@ -410,6 +410,22 @@ def test_the_type_that_is_one_process_is_not_scaled(server: Serve) -> None:
     assert served.pids("model") == [first["pid"]]
 
 
+def test_a_reload_to_the_type_that_is_one_process_scales_to_one(
+    server: Serve, tmp_path: Path
+) -> None:
+    """What an operator had scaled to stays otherwise, where the config says the same number."""
+    file = tmp_path / "p.yaml"
+    file.write_text("DRUM_SERVER_TYPE: gunicorn\n")
+    served = server("--runtime-params-file", str(file))
+    ctl(served, "scale", "model", "2")
+    assert len(served.pids("model")) == 2
+    file.write_text("DRUM_SERVER_TYPE: flask\n")
+    assert "scaled to 1" in ctl(served, "config", "diff", code=ControlExit.DEGRADED)
+    ctl(served, "reload")
+    wait_until(lambda: len(served.pids("model")) == 1, what="one worker")
+    assert "werkzeug" in served.tells()["modules"]
+
+
 def test_a_credential_is_shown_nowhere(server: Serve, code_dir: Path) -> None:
     """Neither the log, nor drumctl, nor an endpoint, nor the process list shows what is in it."""
     secret = "hunter2"
