@@ -31,7 +31,12 @@ def _is_folded(kind: Any) -> bool:
     # A dictionary is kept as it is, but for what its own values are.
     if pa.types.is_dictionary(kind):
         return _is_folded(kind.value_type)
-    return pa.types.is_nested(kind) or _is_repeated(kind) or str(kind) in _VIEWS
+    return _is_nested(kind) or _is_repeated(kind) or str(kind) in _VIEWS
+
+
+def _is_nested(kind: Any) -> bool:
+    # To the first of pyarrow 15 the second is none.
+    return bool(pa.types.is_nested(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_repeated(kind: Any) -> bool:
@@ -56,7 +61,7 @@ def _size_of_content(array: Any) -> int:
     kind = array.type
     if pa.types.is_struct(kind) or pa.types.is_union(kind):
         return sum(_size(array.field(index)) for index in range(kind.num_fields))
-    if pa.types.is_nested(kind):
+    if _is_nested(kind):
         return _size_of_lists(array)
     return int(_view_lengths(array).sum()) if str(kind) in _VIEWS else int(array.nbytes)
 
