@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-LOWEST_TOOLS := build deepdiff editables h2 hatchling hypothesis 'onnx==1.15.*' 'skl2onnx==1.17.*' 'psutil>=6' pytest \
+LOWEST_TOOLS := build deepdiff editables h2 hatchling hypothesis 'onnx==1.15.*' 'skl2onnx==1.17.*' pip 'psutil>=6' pytest \
 	pytest-asyncio pytest-timeout pytest-xdist schemathesis websockets
 
 .PHONY: help serve test lowest lint bench lock clean
@@ -74,14 +74,15 @@ lock: $(BIN)/python
 	@$(COMPILE) pyproject.toml --extra example --extra reload --group build -c requirements/dev.txt -o requirements/serve.txt
 
 # What pyproject.toml says is enough, is: the lowest version of each package, in an environment of its
-# own. The tools of the tests are the locked ones; ONNX models are made as old as their runtime.
+# own. The tools of the tests are the locked ones; ONNX models are made as old as their runtime. The
+# examples' models are of the locked scikit-learn.
 lowest: $(VENV)/.dev
 	@$(PIP_INSTALL) uv
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --all-extras -r pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest $(LOWEST_TOOLS)
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --no-deps --editable .
-	@$(VENV)-lowest/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
+	@$(VENV)-lowest/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore tests/e2e/test_example.py $(PYTEST_FLAGS)
 
 clean:
 	@rm -rf $(VENV) $(VENV)-lowest $(MODEL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
