@@ -158,7 +158,7 @@ def _changed(name: str, before: PoolSettings, after: PoolSettings) -> PoolChange
         return None
     workers = _wanted_workers(after)
     # What an operator scaled to stays, but where there may be only one it does not.
-    becomes_one = _is_one_process(after) and not _is_one_process(before)
+    becomes_one = is_one_process(after) and not is_one_process(before)
     return PoolChange(
         name=name,
         fate=Fate.CHANGED,
@@ -169,10 +169,6 @@ def _changed(name: str, before: PoolSettings, after: PoolSettings) -> PoolChange
         opened=tuple(address for address in after.bind if address not in before.bind),
         closed=tuple(address for address in before.bind if address not in after.bind),
     )
-
-
-def _is_one_process(pool: PoolSettings) -> bool:
-    return is_one_process(pool.app, pool.runtime)
 
 
 def _wanted_workers(pool: PoolSettings) -> int | WorkerRange:

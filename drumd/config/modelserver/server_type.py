@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from drumd.config.modelserver.known import SERVER_TYPE
 from drumd.config.modelserver.parameters import Parameters, origin_of
 from drumd.config.problems import Problem
+
+if TYPE_CHECKING:
+    from drumd.config.settings import PoolSettings
 
 Runtime = Literal["flask", "gunicorn", "uvicorn"]
 
@@ -40,9 +43,9 @@ FASTAPI = Server("fastapi", "uvicorn", FASTAPI_APP, "fastapi")
 _BY_TYPE = {"flask": FLASK, "gunicorn": GUNICORN, "fastapi": FASTAPI, "uvicorn": FASTAPI}
 
 
-def is_one_process(app: str, runtime: str) -> bool:
-    """Return whether a pool of this app and runtime is the server type that has one worker."""
-    return (app, runtime) == (FLASK.app, FLASK.runtime)
+def is_one_process(pool: "PoolSettings") -> bool:
+    """Return whether a pool is of the server type that has one worker."""
+    return (pool.app, pool.runtime) == (FLASK.app, FLASK.runtime)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 from drumd import __version__
 from drumd.config.kinds import MAX_WORKERS
 from drumd.config.loading import Loaded
+from drumd.config.modelserver.server_type import is_one_process
 from drumd.supervisor.admin.desk import Desk
 from drumd.supervisor.admin.operator import (
     FINAL,
@@ -227,12 +228,6 @@ class Office:
             return str(error)
         return ""
 
-    def _is_one_process(self, name: str) -> bool:
-        from drumd.config.modelserver.server_type import is_one_process  # noqa: PLC0415 - few daemons serve a model
-
-        settings = self._reloader.loaded.settings.pools[name]
-        return is_one_process(settings.app, settings.runtime)
-
     def _pool(self, name: str) -> Pool:
         pools = self._owner.pools
         if name not in pools:
@@ -257,7 +252,8 @@ class Office:
                 f"cannot scale pool {pool.name} to {size}: give 1 to {MAX_WORKERS} workers, "
                 f"or `drumctl stop {pool.name}`"
             )
-        if kind is OperationKind.SCALE and size != 1 and self._is_one_process(pool.name):
+        pools = self._reloader.loaded.settings.pools
+        if kind is OperationKind.SCALE and size != 1 and is_one_process(pools[pool.name]):
             raise RefusedError(
                 f"cannot scale pool {pool.name} to {size}: the server type flask is one process; "
                 "set DRUM_SERVER_TYPE to gunicorn or fastapi, and `drumctl reload`"
