@@ -183,7 +183,7 @@ def test_lists_in_an_onnx_file_are_read_however_they_are_written() -> None:
         numpy_helper.from_array(np.arange(10_001), "long"),
     ]
     graph = helper.make_graph([], "graph", [], [], tensors)
-    model: bytes = helper.make_model(graph).SerializeToString()
+    model = memoryview(helper.make_model(graph).SerializeToString())
     texts = list(map(str, numbers))
     kinds = ("int64", "int32", "raw 64", "raw 32")
     assert dict(constants(model)) == {"texts": ["grün", ""]} | dict.fromkeys(kinds, texts)

@@ -19,22 +19,22 @@ _ATTRIBUTES = (b"classlabels_strings", b"classlabels_int64s", b"classlabels_ints
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def class_labels(model: bytes) -> Iterator[list[str]]:
+def class_labels(model: memoryview) -> Iterator[list[str]]:
     """Yield the classes of each classifier in a model's file; none if it cannot be read."""
     try:
-        for attribute in _below(memoryview(model), _GRAPH, _NODE, _ATTRIBUTE):
+        for attribute in _below(model, _GRAPH, _NODE, _ATTRIBUTE):
             yield from _labels(attribute)
     except (IndexError, ValueError):
         return
 
 
-def constants(model: bytes) -> Iterator[tuple[str, list[str]]]:
+def constants(model: memoryview) -> Iterator[tuple[str, list[str]]]:
     """Yield the names and the values of lists of texts or whole numbers in a model's file.
 
     One of them has the classes where the graph chooses by itself, as for neighbors and networks.
     """
     try:
-        for tensor in _below(memoryview(model), _GRAPH, _INITIALIZER):
+        for tensor in _below(model, _GRAPH, _INITIALIZER):
             yield from _constant(list(_fields(tensor)))
     except (IndexError, ValueError, struct.error):
         return

@@ -237,7 +237,8 @@ def _classes(session: Any, target: Target) -> list[str] | None:
     path = getattr(session, "_model_path", None)
     if path is None:
         return None
-    model = Path(path).read_bytes()
+    # Mapped: weights may be gigabytes, and are skipped.
+    model = np.memmap(Path(path), mode="r").data
     lists = dict(constants(model))
     told = list(class_labels(model))
     for classes in (*told, *lists.values()):
