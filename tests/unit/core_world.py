@@ -11,6 +11,7 @@ from drumd.supervisor.core.events import (
     Began,
     Event,
     Exited,
+    RoomMeasured,
     Submitted,
     TimePassed,
 )
@@ -23,6 +24,7 @@ from drumd.supervisor.core.model import (
     OperationState,
     Policy,
     Pool,
+    Room,
     Slot,
     SlotState,
     Tight,
@@ -376,6 +378,39 @@ def check_heirs(pool: Pool) -> None:
         for heir in chosen:
             assert pool.workers[heir].state is WorkerState.READY
             assert pool.workers[heir].slot < pool.size
+
+
+def generations(world: World) -> list[int]:
+    """Return the generation of each slot's incumbent, 0 where there is none."""
+    return [
+        world.worker(slot.incumbent).generation if slot.incumbent else 0
+        for slot in world.pool.slots
+    ]
+
+
+def serving(world: World) -> set[int]:
+    """Return the attempts of all workers that are ready."""
+    return {worker.attempt for worker in world.workers(WorkerState.READY)}
+
+
+def spawned(world: World, generation: int) -> list[Spawn]:
+    """Return what was to be started of a generation, in order."""
+    return [a for a in world.actions if isinstance(a, Spawn) and a.generation == generation]
+
+
+def told_to(world: World, kind: type[Terminate | Drain]) -> list[int]:
+    """Return whom an action was for, in order."""
+    return [action.attempt for action in world.actions if isinstance(action, kind)]
+
+
+def no_room(world: World, workers: int = 0) -> None:
+    """Measure room for so many workers more."""
+    world.post(RoomMeasured(room=Room(workers=workers, why="1 GB free, a worker takes 2 GB")))
+
+
+def state(world: World, number: str) -> OperationState:
+    """Return the state of an operation, ended or not."""
+    return world.operation(number).state
 
 
 def _reachable(start: WorkerState, end: WorkerState) -> bool:

@@ -3,19 +3,18 @@
 import pytest
 
 from drumd.supervisor.core.actions import Drain, Spawn
-from drumd.supervisor.core.events import Began, RecycleDue, RoomMeasured
+from drumd.supervisor.core.events import Began, RecycleDue
 from drumd.supervisor.core.facts import Happened
 from drumd.supervisor.core.model import (
     OperationKind,
     OperationState,
     Policy,
-    Room,
     SlotState,
     Tight,
     WorkerState,
 )
 from drumd.supervisor.core.views import next_deadline, serves, wanted_slots
-from tests.unit.core_world import World, settle
+from tests.unit.core_world import World, no_room, settle
 
 WHY = "has answered 1000 requests"
 BUDGETS = [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (2, 2)]
@@ -36,10 +35,6 @@ def drained(world: World) -> list[int]:
 
 def serving(world: World) -> int:
     return sum(serves(world.pool, slot) for slot in wanted_slots(world.pool))
-
-
-def no_room(world: World, workers: int = 0) -> None:
-    world.post(RoomMeasured(room=Room(workers=workers, why="1 GB free, a worker takes 2 GB")))
 
 
 # --- recycling ----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from drumd.supervisor.core.events import (
     ProbeFailed,
     Reconfigured,
     ReportedFailure,
-    RoomMeasured,
     ShutdownRequested,
     SpawnFailed,
 )
@@ -20,45 +19,24 @@ from drumd.supervisor.core.model import (
     OperationKind,
     OperationState,
     Policy,
-    Room,
     SlotState,
     Tight,
     WorkerState,
 )
 from drumd.supervisor.core.views import pool_reason
-from tests.unit.core_world import World, settle
+from tests.unit.core_world import (
+    World,
+    generations,
+    no_room,
+    serving,
+    settle,
+    spawned,
+    state,
+    told_to,
+)
 
 NO_SURGE = Policy(tight=Tight.NO_SURGE)
 IN_PLACE = Policy(max_surge=0, max_unavailable=1)
-
-
-def generations(world: World) -> list[int]:
-    """Return the generation of each slot's incumbent, 0 where there is none."""
-    return [
-        world.worker(slot.incumbent).generation if slot.incumbent else 0
-        for slot in world.pool.slots
-    ]
-
-
-def serving(world: World) -> set[int]:
-    return {worker.attempt for worker in world.workers(WorkerState.READY)}
-
-
-def spawned(world: World, generation: int) -> list[Spawn]:
-    return [a for a in world.actions if isinstance(a, Spawn) and a.generation == generation]
-
-
-def told_to(world: World, kind: type[Terminate | Drain]) -> list[int]:
-    """Return whom an action was for, in order."""
-    return [action.attempt for action in world.actions if isinstance(action, kind)]
-
-
-def no_room(world: World, workers: int = 0) -> None:
-    world.post(RoomMeasured(room=Room(workers=workers, why="1 GB free, a worker takes 2 GB")))
-
-
-def state(world: World, number: str) -> OperationState:
-    return world.operation(number).state
 
 
 # --- a good release -----------------------------------------------------------------------------
@@ -398,104 +376,6 @@ def test_release_that_kills_itself_when_it_is_ready_is_aborted() -> None:
     assert 2 in serving(world)
 
 
-def test_new_worker_that_sigkill_does_not_end_aborts() -> None:
-    """A new worker that the kernel holds is as good as failed; its operation does not wait."""
-    world = World(size=2).begin()
-    number = world.reload()
-    for _ in range(5):
-        world.to_deadline()
-    assert world.worker(3).stuck
-    assert state(world, number) is OperationState.FAILED
-    assert serving(world) == {1, 2}
-
-
-def test_old_worker_that_sigkill_does_not_end_holds_up_nothing() -> None:
-    """A rollout is done although the kernel holds an old worker that not even SIGKILL ends."""
-    world = World(size=1).begin()
-    number = world.reload()
-    world.ready(2)
-    while not world.worker(1).stuck:
-        assert state(world, number) is OperationState.RUNNING
-        world.to_deadline()
-    assert state(world, number) is OperationState.DONE
-
-
-def test_slot_that_is_held_back_holds_up_no_rollout() -> None:
-    """A rollout fails whose only slot is given up, since two workers in it resist SIGKILL."""
-    world = World(size=1, policy=Policy(tight=Tight.NO_SURGE)).begin()
-    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
-    first = world.reload()
-    while not world.worker(1).stuck:
-        world.to_deadline()
-    world.ready(2)
-    assert state(world, first) is OperationState.DONE
-    second = world.reload()
-    while not world.worker(2).stuck:
-        assert state(world, second) is OperationState.RUNNING
-        world.to_deadline()
-    assert world.slot(0).state is SlotState.FAILED
-    assert state(world, second) is OperationState.FAILED
-    assert "slot 0 is given up" in world.finished[second].reason
-
-
-def test_slot_that_is_held_back_leaves_the_first_new_worker_to_another() -> None:
-    """A slot that was to get the first new worker and is given up meanwhile does not keep it."""
-    policy = Policy(max_unavailable=2, tight=Tight.NO_SURGE)
-    world = World(size=3, policy=policy).begin()
-    world.submit(OperationKind.RESTART, slot=0)
-    while not world.worker(1).stuck:
-        world.to_deadline()
-        for worker in world.workers(WorkerState.STARTING):
-            world.ready(worker.attempt)
-    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
-    number = world.reload()
-    while world.slot(0).state is not SlotState.FAILED:
-        world.to_deadline()
-    world.exit(2, "exit 0")  # slot 1 goes without, too, as the budget says
-    (first,) = world.workers(WorkerState.STARTING)
-    assert (first.slot, first.generation) == (1, 2)
-    world.ready(first.attempt)
-    settle(world)
-    assert state(world, number) is OperationState.DONE
-
-
-def test_first_new_worker_is_sent_again_when_its_slot_is_scaled_away() -> None:
-    """Also when the kernel holds the one that was sent before: nothing comes of it any more."""
-    world = World(size=2, policy=Policy(max_surge=1)).begin()
-    world.exit(2, "exit 1")
-    number = world.reload()
-    (sent,) = [w for w in world.workers(WorkerState.STARTING) if w.generation == 2]
-    assert sent.slot == 1
-    world.post(Reconfigured(policy=world.pool.policy, size=1))
-    while not world.worker(sent.attempt).stuck:
-        world.to_deadline()
-    world.to_deadline()  # slot 0 goes on to be replaced: there is one more try
-    assert [w.generation for w in world.workers(WorkerState.STARTING)] == [2]
-    settle(world)
-    assert state(world, number) is OperationState.DONE
-
-
-def test_rollout_ends_when_all_serve_it_but_a_slot_that_is_given_up() -> None:
-    """There is nothing left to replace then, and that slot gets no worker."""
-    policy = Policy(max_unavailable=2, tight=Tight.NO_SURGE)
-    world = World(size=2, policy=policy).begin()
-    world.submit(OperationKind.RESTART, slot=0)
-    while not world.worker(1).stuck:
-        world.to_deadline()
-        for worker in world.workers(WorkerState.STARTING):
-            world.ready(worker.attempt)
-    world.post(RoomMeasured(room=Room(workers=0, why="1 MB free")))
-    number = world.reload()
-    while world.slot(0).state is not SlotState.FAILED:
-        world.to_deadline()
-    world.exit(2, "exit 0")
-    assert state(world, number) is OperationState.RUNNING
-    (first,) = world.workers(WorkerState.STARTING)
-    world.ready(first.attempt)
-    assert state(world, number) is OperationState.FAILED
-    assert "slot 0 is given up" in world.finished[number].reason
-
-
 # --- taken back, superseded, stopped ------------------------------------------------------------
 
 
@@ -649,111 +529,3 @@ def test_worker_that_leaves_by_itself_during_a_rollout_is_replaced() -> None:
     world.reload()
     world.post(BeganLeaving(attempt=2, signal="SIGTERM"))
     assert world.actions[-1] == Spawn(attempt=4, slot=1, generation=1)
-
-
-# --- memory -------------------------------------------------------------------------------------
-
-
-def test_reload_without_room_is_refused() -> None:
-    """Where memory has no room for another worker, a reload fails at once and says the figures."""
-    world = World(size=2).begin()
-    no_room(world)
-    before = world.pool.workers
-    number = world.reload()
-    assert state(world, number) is OperationState.FAILED
-    assert world.finished[number].reason == (
-        "no memory for another worker (1 GB free, a worker takes 2 GB); free some, or set "
-        'rollout.memory to "no-surge" to end each old worker before its successor starts'
-    )
-    assert world.pool.workers == before
-    assert world.pool.generation == 1
-
-
-def test_reload_without_room_may_be_done_in_place() -> None:
-    """With `no-surge` each old worker has ended before its successor starts."""
-    world = World(size=2, policy=NO_SURGE).begin()
-    no_room(world)
-    number = world.reload()
-    assert told_to(world, Drain) == [1]
-    for _ in range(5):
-        world.pass_time(0.1)
-        assert not spawned(world, 2), "the old one still takes its memory"
-        assert told_to(world, Drain) == [1]
-    world.exit(1, "exit 0")
-    assert len(spawned(world, 2)) == 1
-    no_room(world)
-    settle(world)
-    assert state(world, number) is OperationState.DONE
-
-
-def test_reload_without_room_may_be_done_all_the_same() -> None:
-    """With `ignore` nobody asks how much room there is."""
-    world = World(size=2, policy=Policy(tight=Tight.IGNORE)).begin()
-    no_room(world)
-    world.reload()
-    assert len(spawned(world, 2)) == 1
-    assert serving(world) == {1, 2}
-
-
-def test_budget_without_surge_needs_no_room() -> None:
-    """With `max_surge = 0` the old worker goes first anyway, so nothing is refused."""
-    world = World(size=2, policy=IN_PLACE).begin()
-    no_room(world)
-    number = world.reload()
-    assert state(world, number) is OperationState.RUNNING
-    assert not spawned(world, 2)
-
-
-def test_room_for_a_template_is_asked_of_what_comes() -> None:
-    """A new generation that preloads needs room for its template, whatever the old one did."""
-    world = World(size=2, policy=NO_SURGE, preload=False).begin()
-    no_room(world)
-    number = world.reload(preload=True)
-    assert state(world, number) is OperationState.FAILED
-    assert "no memory for another template" in world.finished[number].reason
-
-
-def test_generation_without_a_template_needs_no_room_for_one() -> None:
-    """A new generation that does not preload can be done in place, though the old one preloads."""
-    world = World(size=2, policy=NO_SURGE, preload=True).begin()
-    no_room(world)
-    number = world.reload(preload=False)
-    assert state(world, number) is OperationState.RUNNING
-
-
-def test_rollout_that_runs_out_of_memory_is_aborted() -> None:
-    """A rollout that no other worker fits for, when nobody is about to go, ends with the reason."""
-    world = World(size=3).begin()
-    no_room(world, workers=1)
-    number = world.reload()
-    world.ready(4)
-    no_room(world, workers=-1)
-    assert state(world, number) is OperationState.RUNNING, "the old one is about to free its memory"
-    world.exit(1, "exit 0")
-    world.pass_time(1.0)
-    assert state(world, number) is OperationState.FAILED
-    assert "no memory for another worker" in world.finished[number].reason
-    assert serving(world) == {4, 2, 3}
-
-
-def test_memory_of_a_worker_that_ended_counts_as_room() -> None:
-    """Until it is measured again, the end of a worker makes room for one."""
-    world = World(size=2, policy=Policy(min_ready=0.0)).begin()
-    no_room(world, workers=1)
-    number = world.reload()
-    world.ready(3)
-    assert len(spawned(world, 2)) == 1, "the first one took the room"
-    world.exit(1, "exit 0")
-    assert len(spawned(world, 2)) == 2
-    settle(world)
-    assert state(world, number) is OperationState.DONE
-
-
-def test_failed_starts_use_up_no_room() -> None:
-    """A start that failed gives its room back."""
-    world = World(size=1, policy=Policy(intensity=50)).begin()
-    no_room(world, workers=1)
-    for _ in range(3):
-        world.reload()
-        world.exit(spawned(world, world.pool.latest)[-1].attempt, "exit 3")
-    assert world.pool.room == Room(workers=1, why="1 GB free, a worker takes 2 GB")
